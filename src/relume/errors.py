@@ -1,0 +1,99 @@
+"""The exception tree; every message is one line a user can act on.
+
+RelumeError
+├── InputError              a file or argument the user gave
+│   ├── UsageError          the command line
+│   ├── DataFileError       .data, .names, image lists
+│   ├── LabelError          a label file
+│   ├── ImageError          a picture
+│   ├── CfgError            a .cfg
+│   └── WeightsError        a Darknet weights file
+├── CheckpointError         a relume checkpoint, or the folder of a run
+│   ├── Damaged             contents do not match their digest, or are cut
+│   ├── Mismatch            tensors of another network
+│   ├── OtherRecipe         settings that change the course of the run
+│   ├── OtherEnvironment    the run's numeric environment cannot be re-created
+│   └── Locked              another process trains in this folder
+├── StorageError            the file system refused a write
+└── TrainingError
+    └── NotFinite           the loss is NaN or infinite
+
+`cli.main` turns a RelumeError into one line and exit status 2 (TrainingError: 1);
+anything else is our own bug and shows its traceback.
+"""
+
+
+class RelumeError(Exception):
+    """An error that a user can act on: `place: what was found; what is needed; what to do`."""
+
+    def __init__(self, place: object, found: str, needed: str = "", remedy: str = "") -> None:
+        self.place = str(place)
+        self.found = found
+        self.needed = needed
+        self.remedy = remedy
+        parts = "; ".join(part for part in (found, needed, remedy) if part)
+        super().__init__(f"{self.place}: {parts}")
+
+
+class InputError(RelumeError):
+    """A file or an argument that the user gave cannot be used."""
+
+
+class UsageError(InputError):
+    """The command line cannot be understood."""
+
+
+class DataFileError(InputError):
+    """A .data, .names or image-list file cannot be used."""
+
+
+class LabelError(InputError):
+    """A label file cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture cannot be used."""
+
+
+class CfgError(InputError):
+    """A .cfg file cannot be used."""
+
+
+class WeightsError(InputError):
+    """A Darknet weights file cannot be used."""
+
+
+class CheckpointError(RelumeError):
+    """A relume checkpoint, or the folder of a run, cannot be used."""
+
+
+class Damaged(CheckpointError):
+    """Contents do not match their digest, or the file is cut."""
+
+
+class Mismatch(CheckpointError):
+    """A checkpoint holds tensors of another network or optimizer."""
+
+
+class OtherRecipe(CheckpointError):
+    """Settings differ from the checkpoint's in a way that changes the course of the run."""
+
+
+class OtherEnvironment(CheckpointError):
+    """The run's numeric environment cannot be re-created here."""
+
+
+class Locked(CheckpointError):
+    """Another process trains under this name in this folder."""
+
+
+class StorageError(RelumeError):
+    """The file system refused a write; nothing that was durable before is lost."""
+
+
+class TrainingError(RelumeError):
+    """Training cannot go on."""
+
+
+class NotFinite(TrainingError):
+    """The loss is NaN or infinite; the state before the update is intact."""
