@@ -1,0 +1,215 @@
+"""TrainState <-> bytes: a Darknet weights file with an ordinary ZIP archive behind it. No I/O.
+
+The format is written down in docs/checkpoint-format.md. The archive's entries are stored, its
+offsets count from the start of the file, its comment holds XXH3-128 of every byte before the
+32 digits of that digest. Nothing in it runs code when read.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import xxhash
+
+from relume.checkpoint.state import (
+    RECORD,
+    Arrays,
+    History,
+    Mark,
+    Progress,
+    RecipeRecord,
+    TrainState,
+)
+from relume.errors import Damaged, RelumeError
+from relume.formats.cfg import parse_cfg
+from relume.formats.weights import (
+    RELUME_REVISION,
+    format_header,
+    layout,
+    parse_header,
+    parse_weights,
+)
+
+FORMAT = 1
+COMMENT = b"relume/1 xxh3-128 "
+DIGEST_BYTES = 32
+MANIFEST = "manifest.json"
+
+Buffer = bytes | memoryview
+
+
+def pack(state: TrainState) -> bytes:
+    """Return the checkpoint file of `state`; equal states give equal bytes."""
+    out = io.BytesIO()
+    out.write(format_header(state.progress.seen, RELUME_REVISION))
+    for array in state.weights.values():
+        out.write(np.ascontiguousarray(array, dtype="<f4").data)
+    entries = _entries(state)
+    manifest = {
+        "format": FORMAT,
+        "course": state.course,
+        "recipe": state.recipe.digest(),
+        "state": state.digest().hex(),
+        "environment": dict(state.environment),
+        "darknet": _seal(out.getvalue()),
+        "entries": {name: _seal(data) for name, data in entries.items()},
+    }
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = COMMENT + b"0" * DIGEST_BYTES
+        for name, data in {MANIFEST: _json(manifest), **entries}.items():
+            archive.writestr(_entry_info(name), data)
+    whole = out.getbuffer()
+    digest = xxhash.xxh3_128_hexdigest(whole[:-DIGEST_BYTES])
+    whole[-DIGEST_BYTES:] = digest.encode()
+    whole.release()
+    return out.getvalue()
+
+
+def unpack(data: Buffer, place: object) -> TrainState:
+    """Return the state in a checkpoint file, after all of its bytes have been verified.
+
+    Raises:
+        Damaged: a byte is missing or differs; the message says in which part.
+    """
+    verify(data, place)
+    try:
+        return _read(memoryview(data), place)
+    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, RelumeError) as error:
+        # The digest is right, so these bytes were written like this, by something else.
+        raise Damaged(
+            place,
+            f"the digest is right but the contents cannot be read ({error})",
+            "a checkpoint that this version of relume can read",
+        ) from error
+
+
+def verify(data: Buffer, place: object) -> None:
+    """Raise Damaged unless every byte of the checkpoint is as it was written."""
+    digest = bytes(data[-DIGEST_BYTES:])
+    if bytes(data[-DIGEST_BYTES - len(COMMENT) : -DIGEST_BYTES]) != COMMENT:
+        raise Damaged(
+            place,
+            f"the end of the checkpoint is missing or damaged ({len(data):,} bytes)",
+            "a whole checkpoint",
+        )
+    if xxhash.xxh3_128_hexdigest(data[:-DIGEST_BYTES]).encode() != digest:
+        raise Damaged(
+            place, f"contents do not match their digest ({_damaged_part(data)})", "an intact file"
+        )
+
+
+def holds_state(data: Buffer, place: object) -> bool:
+    """Tell whether a weights file claims to be a checkpoint: by its revision, or by its end."""
+    tail = bytes(data[-DIGEST_BYTES - len(COMMENT) : -DIGEST_BYTES])
+    return tail == COMMENT or parse_header(data, str(place)).revision == RELUME_REVISION
+
+
+def read_manifest(data: Buffer) -> dict[str, Any]:
+    """Return the manifest of a verified checkpoint."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
+    return manifest
+
+
+def _entries(state: TrainState) -> dict[str, bytes]:
+    recipe = state.recipe
+    history = state.history
+    marks = {"start": history.start, "marks": [asdict(mark) for mark in history.marks]}
+    entries = {
+        "progress.json": _json(asdict(state.progress)),
+        "history/iterations.bin": history.records.tobytes(),
+        "history/marks.json": _json(marks),
+        "recipe/cfg": recipe.cfg_text.encode("utf-8", "surrogateescape"),
+        "recipe/keys.json": _json(dict(recipe.keys)),
+        "recipe/names.json": _json(list(recipe.names)),
+        "recipe/labels.bin": recipe.label_digests.astype("<u8").tobytes(),
+    }
+    for group in sorted(state.groups):
+        entries[f"state/{group}.safetensors"] = _tensors(state.groups[group])
+    return entries
+
+
+def _read(data: memoryview, place: object) -> TrainState:
+    # BytesIO copies; the archive is read once per start, so simplicity wins.
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(entries.pop(MANIFEST))
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']}, here {FORMAT}")
+    recipe = RecipeRecord(
+        cfg_text=entries.pop("recipe/cfg").decode("utf-8", "surrogateescape"),
+        keys=json.loads(entries.pop("recipe/keys.json")),
+        names=tuple(json.loads(entries.pop("recipe/names.json"))),
+        label_digests=np.frombuffer(entries.pop("recipe/labels.bin"), "<u8"),
+    )
+    marks = json.loads(entries.pop("history/marks.json"))
+    history = History(
+        start=marks["start"],
+        records=np.frombuffer(entries.pop("history/iterations.bin"), RECORD),
+        marks=tuple(Mark(**mark) for mark in marks["marks"]),
+    )
+    progress = Progress(**json.loads(entries.pop("progress.json")))
+    cfg = parse_cfg(recipe.cfg_text, f"{place}/recipe/cfg", "detect")
+    darknet = data[: manifest["darknet"]["bytes"]]
+    weights = parse_weights(darknet, cfg, str(place))
+    if weights.end != "whole" or weights.trailing or list(weights.arrays) != _names(cfg):
+        raise ValueError("the Darknet part does not fit the cfg in the recipe")
+    return TrainState(
+        weights=weights.arrays,
+        groups={_group_name(name): safetensors.numpy.load(entries[name]) for name in entries},
+        progress=progress,
+        history=history,
+        recipe=recipe,
+        course=manifest["course"],
+        environment=manifest["environment"],
+    )
+
+
+def _names(cfg: Any) -> list[str]:
+    return [spec.name for spec in layout(cfg)]
+
+
+def _group_name(entry: str) -> str:
+    if not (entry.startswith("state/") and entry.endswith(".safetensors")):
+        raise ValueError(f"unknown entry {entry}")
+    return entry.removeprefix("state/").removesuffix(".safetensors")
+
+
+def _damaged_part(data: Buffer) -> str:
+    """Name the first part of a damaged checkpoint that differs, as far as that can be told."""
+    try:
+        manifest = read_manifest(data)
+        seals = {"the Darknet part": manifest["darknet"]} | manifest["entries"]
+        length = manifest["darknet"]["bytes"]
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name, seal in seals.items():
+                part = data[:length] if name == "the Darknet part" else archive.read(name)
+                if _seal(part) != seal:
+                    return f"damaged in {name}"
+    except Exception as error:  # a damaged archive can fail in any way; this only words a message
+        return f"damaged: {error}"
+    return "damaged between its parts"
+
+
+def _seal(data: Buffer) -> dict[str, int | str]:
+    return {"bytes": len(data), "xxh3-128": xxhash.xxh3_128_hexdigest(data)}
+
+
+def _tensors(arrays: Arrays) -> bytes:
+    return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+
+
+def _json(value: Mapping[str, Any] | list[str]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _entry_info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    return info

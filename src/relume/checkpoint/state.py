@@ -1,0 +1,164 @@
+"""TrainState: everything that changes from one iteration to the next, as one value.
+
+A state is plain data: named groups of named NumPy arrays, counters, the history, the recipe
+and the environment it was computed in. `train/capture.py` takes it from a live network and
+puts it back; `container.py` turns it into bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+Array = npt.NDArray[np.generic]
+Arrays = Mapping[str, Array]
+
+RECORD = np.dtype(
+    [
+        ("loss", "<f4"),
+        ("box_loss", "<f4"),
+        ("objectness_loss", "<f4"),
+        ("class_loss", "<f4"),
+        ("rate", "<f4"),
+        ("width", "<u2"),
+        ("height", "<u2"),
+        ("seen", "<u8"),
+        ("digest", "V16"),
+    ]
+)
+"""What the history keeps of one iteration: 48 bytes, from which journal and chart are made."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in the history where the run left its straight course."""
+
+    iteration: int
+    kind: str
+    """"change" (an allowed change of the recipe) or "environment"."""
+    text: str
+
+
+@dataclass(frozen=True)
+class History:
+    """Losses and state digests of all iterations after `start`, and the marks between them."""
+
+    start: int = 0
+    """Iterations done before the first record (a run that began from Darknet's own file)."""
+    records: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, RECORD))
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.start + len(self.records)
+
+    def appended(self, record: npt.NDArray[np.void]) -> "History":
+        """Return the history with one more iteration."""
+        return replace(self, records=np.concatenate([self.records, record]))
+
+    def marked(self, mark: Mark) -> "History":
+        """Return the history with one more mark."""
+        return replace(self, marks=(*self.marks, mark))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The counters."""
+
+    seen: int = 0
+    """Images consumed: the one clock."""
+    average_loss: float | None = None
+    """Darknet's running mean, float32; None before the first iteration."""
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """What the checkpoint keeps of the recipe, enough to compare and to train again."""
+
+    cfg_text: str
+    keys: Mapping[str, str]
+    """Every value that can change a number, canonical, one key each (see spec.recipe_keys)."""
+    names: tuple[str, ...]
+    label_digests: npt.NDArray[np.uint64]
+    """One per line of the image list."""
+
+    def digest(self) -> str:
+        """Return the digest of all that can change a number."""
+        hasher = xxhash.xxh3_128()
+        for key in sorted(self.keys):
+            hasher.update(f"{key}={self.keys[key]}\n".encode())
+        hasher.update(np.ascontiguousarray(self.label_digests).data)
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """One moment between two iterations. Equal states give equal bytes."""
+
+    weights: Arrays
+    """Darknet's parameters and rolling statistics, named as in formats.weights.layout."""
+    groups: Mapping[str, Arrays]
+    """Optimizer state and whatever else the next iteration reads: group -> name -> array."""
+    progress: Progress
+    history: History
+    recipe: RecipeRecord
+    course: str
+    """Digest of the recipe at iteration 0 and of every allowed change since."""
+    environment: Mapping[str, str]
+    """Declared at iteration 0, carried on unchanged while it can be re-created."""
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.history.iteration
+
+    def digest(self) -> bytes:
+        """Return the 16-byte digest of all tensors, the one that journal and manifest show."""
+        return digest_of_groups({"weights": self.weights, **self.groups})
+
+
+def digest_of_groups(groups: Mapping[str, Arrays]) -> bytes:
+    """Return XXH3-128 over the sorted (name, dtype, shape, tensor digest) of all arrays."""
+    hasher = xxhash.xxh3_128()
+    for name, array in named_arrays(groups):
+        dtype = array.dtype.newbyteorder("<").str
+        digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).data)
+        hasher.update(f"{name} {dtype} {array.shape} {digest}\n".encode())
+    return hasher.digest()
+
+
+def named_arrays(groups: Mapping[str, Arrays]) -> Iterator[tuple[str, Array]]:
+    """Yield ("group/name", array) of all groups, sorted by name."""
+    for group in sorted(groups):
+        for name in sorted(groups[group]):
+            yield f"{group}/{name}", groups[group][name]
+
+
+def first_difference(one: TrainState, other: TrainState) -> str | None:
+    """Name the first tensor, index and pair of values in which two states differ, or None."""
+    left = dict(named_arrays({"weights": one.weights, **one.groups}))
+    right = dict(named_arrays({"weights": other.weights, **other.groups}))
+    for name in sorted(left.keys() | right.keys()):
+        if name not in left or name not in right:
+            return f"{name} is in the {'first' if name in left else 'second'} only"
+        difference = first_difference_of_arrays(left[name], right[name])
+        if difference is not None:
+            return f"{name}{difference}"
+    return None
+
+
+def first_difference_of_arrays(one: Array, other: Array) -> str | None:
+    """Return "[index]: value, value" of the first differing element, compared by bits."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f": {one.dtype}{list(one.shape)}, {other.dtype}{list(other.shape)}"
+    bits_one = np.ascontiguousarray(one).reshape(-1).view(np.uint8)
+    bits_other = np.ascontiguousarray(other).reshape(-1).view(np.uint8)
+    differing = np.flatnonzero(bits_one != bits_other)
+    if differing.size == 0:
+        return None
+    flat = int(differing[0]) // one.dtype.itemsize
+    index = ",".join(str(int(i)) for i in np.unravel_index(flat, one.shape))
+    return f"[{index}]: {one.reshape(-1)[flat]!r}, {other.reshape(-1)[flat]!r}"

@@ -1,0 +1,279 @@
+"""The command line: Darknet's grammar, one function per command.
+
+    relume detector train DATA CFG [WEIGHTS] [flags anywhere]
+
+Flags begin with one dash and may stand anywhere, as in Darknet. A flag without effect does
+not exist: one of Darknet's that is not supported yet is an error that says so.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from relume import __version__
+from relume.errors import RelumeError, TrainingError, UsageError
+from relume.screen import Screen
+
+USER_ERROR = 2
+TRAINING_ERROR = 1
+
+Value = str | int | float | bool
+Values = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag: its kind, and what -h says about it."""
+
+    kind: type[str] | type[int] | type[float] | type[bool]
+    text: str
+    value: str = ""
+    """What stands for the value in -h."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its words, arguments and flags, and the function that does it."""
+
+    words: str
+    arguments: tuple[str, ...]
+    """Names; one in brackets may be left out."""
+    text: str
+    example: str
+    function: str
+    """module:function, imported only when the command runs."""
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> int:
+        """Arguments that must be given."""
+        return sum(not name.startswith("[") for name in self.arguments)
+
+
+SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
+DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
+GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
+NOGPU = Flag(bool, "use the CPU even where there is a GPU")
+
+COMMANDS = (
+    Command(
+        "detector train",
+        ("DATA", "CFG", "[WEIGHTS]"),
+        "Train a detector. The same command again goes on where the last one stopped.",
+        "relume detector train data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15",
+        "relume.commands.train:train",
+        {
+            "-clear": Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum"),
+            "-resume": Flag(bool, "go on from the newest good checkpoint, whatever WEIGHTS says"),
+            "-allow-change": Flag(bool, "go on although settings differ from the checkpoint's"),
+            "-exact": Flag(bool, "refuse to go on where the same bits cannot be promised"),
+            "-seed": SEED,
+            "-threads": Flag(int, "compute threads, part of the run (default: all)", "N"),
+            "-workers": Flag(int, "loading threads (default 2); changes no number", "N"),
+            "-dont_show": DONT_SHOW,
+            "-i": GPU,
+            "-nogpu": NOGPU,
+        },
+    ),
+    Command(
+        "detector test",
+        ("DATA", "CFG", "WEIGHTS", "[IMAGE]"),
+        "Find objects in a picture (or in those named on standard input) and draw them "
+        "into predictions.jpg.",
+        "relume detector test data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_last.weights a.jpg",
+        "relume.commands.detect:test",
+        {
+            "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
+            "-ext_output": Flag(bool, "print the boxes too"),
+            "-out": Flag(str, "write the detections as JSON", "FILE"),
+            "-letter_box": Flag(bool, "keep the picture's shape instead of stretching it"),
+            "-dont_show": DONT_SHOW,
+            "-i": GPU,
+            "-nogpu": NOGPU,
+        },
+    ),
+    Command(
+        "partial",
+        ("CFG", "WEIGHTS", "OUT", "N"),
+        "Write the first N layers of WEIGHTS to OUT: a start for training another net.",
+        "relume partial yolov3-tiny.cfg yolov3-tiny.weights yolov3-tiny.conv.15 15",
+        "relume.commands.files:partial",
+    ),
+    Command(
+        "compare",
+        ("A", "B"),
+        "Compare two weights files or checkpoints. Exit status 0: same; 1: different; 2: trouble.",
+        "relume compare backup/yolov3_last.weights other/yolov3_last.weights",
+        "relume.commands.files:compare",
+    ),
+    Command(
+        "inspect",
+        ("FILE", "[CFG]"),
+        "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
+        "relume inspect backup/yolov3_last.weights",
+        "relume.commands.files:inspect",
+    ),
+    Command(
+        "reset",
+        ("DATA", "CFG"),
+        "Move the files of a run aside, so that the next start is a new run.",
+        "relume reset data/obj.data yolov3.cfg",
+        "relume.commands.files:reset",
+    ),
+    Command(
+        "rewind",
+        ("FILE",),
+        "Go back to a checkpoint: move the newer ones of its run aside.",
+        "relume rewind backup/yolov3_1000.weights",
+        "relume.commands.files:rewind",
+    ),
+)
+
+NOT_YET = {
+    "-map": bool, "-mAP_epochs": int, "-iou_thresh": float, "-points": int, "-gpus": str,
+    "-mjpeg_port": int, "-show_imgs": bool, "-chart": str, "-benchmark": bool,
+    "-benchmark_layers": bool, "-save_labels": bool, "-prefix": str, "-out_filename": str,
+    "-hier": float,
+}  # fmt: skip
+"""Flags of Darknet's detector that this version refuses, with the kind of their value."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    screen = Screen()
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return run(words, screen)
+    except RelumeError as error:
+        screen.error(str(error))
+        return TRAINING_ERROR if isinstance(error, TrainingError) else USER_ERROR
+    except BrokenPipeError:
+        return USER_ERROR
+    finally:
+        screen.close()
+
+
+def run(words: list[str], screen: Screen) -> int:
+    """Find the command, check its arguments, and call its function."""
+    positional, given = _separated(words)
+    asks_help = "-h" in given
+    if "-version" in given or positional == ["version"]:
+        screen.line(f"relume {__version__}")
+        return 0
+    command, arguments = _find(positional)
+    if command is None:
+        if positional and not asks_help:
+            raise _unknown_command(positional)
+        screen.text(overview())
+        return 0 if asks_help else USER_ERROR
+    if asks_help:
+        screen.text(help_text(command))
+        return 0
+    for name in given:
+        if name not in command.flags:
+            raise UsageError(
+                name, f"not a flag of '{command.words}'", _words_list(command.flags), _see(command)
+            )
+    if not command.needed <= len(arguments) <= len(command.arguments):
+        raise UsageError(
+            f"relume {command.words}",
+            f"{len(arguments)} arguments",
+            " ".join(command.arguments),
+            _see(command),
+        )
+    return _function(command)(arguments, given, screen)
+
+
+def _separated(words: list[str]) -> tuple[list[str], Values]:
+    """Split the command line into positional words and flags, wherever these stand."""
+    known = {name: flag.kind for command in COMMANDS for name, flag in command.flags.items()}
+    known |= {"-h": bool, "-version": bool}
+    aliases = {"--help": "-h", "-help": "-h", "--version": "-version"}
+    positional: list[str] = []
+    given: dict[str, Value] = {}
+    rest = iter(words)
+    for word in rest:
+        name = aliases.get(word, word)
+        if not name.startswith("-") or name == "-":
+            positional.append(word)
+        elif name in known:
+            given[name] = True if known[name] is bool else _value(name, known[name], rest)
+        elif name in NOT_YET:
+            raise UsageError(
+                name, "a flag of Darknet that relume does not support yet", "", "leave it out"
+            )
+        else:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise UsageError(
+                name, "an unknown flag", f"did you mean {near[0]}?" if near else "", "see relume -h"
+            )
+    return positional, given
+
+
+def _value(name: str, kind: Callable[[str], Value], rest: Iterator[str]) -> Value:
+    text = next(rest, None)
+    if text is None:
+        raise UsageError(name, "the value is missing", f"{name} VALUE")
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise UsageError(name, f"'{text}'", what) from None
+
+
+def _find(positional: list[str]) -> tuple[Command | None, list[str]]:
+    for command in COMMANDS:
+        words = command.words.split()
+        if positional[: len(words)] == words:
+            return command, positional[len(words) :]
+    return None, []
+
+
+def _unknown_command(positional: list[str]) -> UsageError:
+    text = " ".join(positional[:2] if positional[0] == "detector" else positional[:1])
+    near = difflib.get_close_matches(text, [c.words for c in COMMANDS], n=1, cutoff=0.5)
+    return UsageError(
+        f"relume {text}",
+        "an unknown command",
+        f"did you mean '{near[0]}'?" if near else _words_list(c.words for c in COMMANDS),
+        "see relume -h",
+    )
+
+
+def _function(command: Command) -> Callable[[list[str], Values, Screen], int]:
+    module, _, name = command.function.partition(":")
+    function: Callable[[list[str], Values, Screen], int]
+    function = getattr(importlib.import_module(module), name)
+    return function
+
+
+def overview() -> str:
+    """Return what `relume -h` shows."""
+    rows = [f"  relume {c.words} {' '.join(c.arguments)}\n      {c.text}" for c in COMMANDS]
+    return "\n".join(
+        [
+            "relume: a Darknet-compatible YOLO trainer that can be stopped anywhere and goes on",
+            "exactly. Type what you typed for ./darknet; each command explains itself with -h.",
+            "",
+            *rows,
+        ]
+    )
+
+
+def help_text(command: Command) -> str:
+    """Return what `relume COMMAND -h` shows."""
+    parts = [f"relume {command.words} {' '.join(command.arguments)}", "", command.text, ""]
+    for name, flag in command.flags.items():
+        parts.append(f"  {f'{name} {flag.value}'.strip():<16} {flag.text}")
+    parts += [""] if command.flags else []
+    return "\n".join([*parts, "Example:", f"  {command.example}"])
+
+
+def _see(command: Command) -> str:
+    return f"see relume {command.words} -h"
+
+
+def _words_list(words: Iterable[str]) -> str:
+    return "one of " + ", ".join(words)

@@ -1,0 +1,190 @@
+"""`relume detector test`: Darknet's lines, predictions.jpg, JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from relume.checkpoint import container, storage
+from relume.commands.train import compute_device
+from relume.data.image import read_picture
+from relume.drawing import Label, draw_labels
+from relume.errors import ImageError, WeightsError
+from relume.formats.cfg import read_cfg
+from relume.formats.data_files import read_data_file, read_names, resolve
+from relume.formats.sections import Cfg
+from relume.formats.weights import parse_weights
+from relume.model.detect import Detections, detect_image
+from relume.model.network import Network, fold_batch_norm
+from relume.screen import Screen
+
+Values = Mapping[str, str | int | float | bool]
+JPEG_QUALITY = 92
+HIDDEN = "dont_show"
+"""Classes whose names begin with this are neither printed nor drawn, as in Darknet."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One detection of one class; a box that is two things is two of these."""
+
+    kind: int
+    name: str
+    confidence: float
+    box_xywh_rel: tuple[float, float, float, float]
+
+    def box_xyxy_px(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the edges, cut to a picture of `width` x `height` pixels."""
+        x, y, w, h = self.box_xywh_rel
+        return (
+            max((x - w / 2) * width, 0),
+            max((y - h / 2) * height, 0),
+            min((x + w / 2) * width, width - 1),
+            min((y + h / 2) * height, height - 1),
+        )
+
+
+def test(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Detect in one picture, or in those whose paths come on standard input."""
+    data, cfg_path, weights = arguments[:3]
+    thresh = float(flags.get("-thresh", 0.25))
+    cfg = read_cfg(cfg_path, "detect")
+    names = class_names(data, cfg)
+    network = load_network(cfg, weights).to(compute_device(flags))
+    letter_box = bool(flags.get("-letter_box")) or cfg.net.letter_box
+    frames: list[dict[str, Any]] = []
+    for path in [arguments[3]] if len(arguments) > 3 else _asked_for(screen):
+        try:
+            picture, _ = read_picture(Path(path), cfg.net.channels)
+        except ImageError:
+            if len(arguments) > 3:
+                raise
+            screen.error(f"{path}: cannot be read as a picture")
+            continue
+        began = time.perf_counter()
+        detections = detect_image(network, picture, thresh, letter_box=letter_box)
+        milliseconds = (time.perf_counter() - began) * 1000
+        screen.line(f"{path}: Predicted in {milliseconds:f} milli-seconds.")
+        found = named_detections(detections, names)
+        height, width = picture.shape[:2]
+        for item in found:
+            screen.line(_line(item, width, height, bool(flags.get("-ext_output"))))
+        _write_picture(Path("predictions.jpg"), picture, found)
+        frames.append(_frame(len(frames) + 1, path, found))
+    if "-out" in flags:
+        text = json.dumps(frames, indent=1)
+        storage.write_durably(Path(str(flags["-out"])), text.encode() + b"\n")
+    return 0
+
+
+def class_names(data: str, cfg: Cfg) -> tuple[str, ...]:
+    """Return the names of the data file, or numbers where it has none."""
+    data_file = read_data_file(data)
+    classes = cfg.heads[-1].classes
+    if "names" not in data_file.values:
+        return tuple(str(i) for i in range(classes))
+    names = read_names(resolve(data_file.text("names"), data_file.path))
+    return names + tuple(str(i) for i in range(len(names), classes))
+
+
+def load_network(cfg: Cfg, path: str) -> Network:
+    """Return a network for detection with the weights of a file, batch norm folded.
+
+    Raises:
+        WeightsError: the file does not fill the whole network.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+    if container.holds_state(data, path):
+        container.verify(data, path)
+        data = data[: container.read_manifest(data)["darknet"]["bytes"]]
+    weights = parse_weights(data, cfg, path)
+    if weights.end != "whole" or weights.trailing:
+        raise WeightsError(
+            path,
+            f"fills {weights.layers_filled} of {len(cfg.layers)} layers"
+            if weights.end != "whole"
+            else f"{weights.trailing:,} bytes follow the last layer",
+            f"the weights of {cfg.path}",
+        )
+    network = Network(cfg, seed=None)
+    live = network.darknet_arrays()
+    with torch.no_grad():
+        for name, array in weights.arrays.items():
+            live[name].copy_(torch.from_numpy(np.array(array)))
+    return fold_batch_norm(network.eval())
+
+
+def named_detections(detections: Detections, names: tuple[str, ...]) -> list[Found]:
+    """Return what is to be shown, from left to right; within a box the likeliest class first.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/image.c get_actual_detections.
+    """
+    boxes = detections.boxes_xywh_rel
+    found = []
+    for row in np.argsort(boxes[:, 0] - boxes[:, 2] / 2, kind="stable"):
+        probabilities = detections.probabilities[row]
+        for kind in np.argsort(-probabilities, kind="stable"):
+            if probabilities[kind] > 0 and not names[kind].startswith(HIDDEN):
+                box = tuple(float(value) for value in boxes[row])
+                found.append(Found(int(kind), names[kind], float(probabilities[kind]), box))  # type: ignore[arg-type]
+    return found
+
+
+def _line(item: Found, width: int, height: int, extended: bool) -> str:
+    line = f"{item.name}: {item.confidence * 100:.0f}%"
+    if not extended:
+        return line
+    x, y, w, h = item.box_xywh_rel
+    return (
+        f"{line}\t(left_x: {(x - w / 2) * width:4.0f}   top_y: {(y - h / 2) * height:4.0f}   "
+        f"width: {w * width:4.0f}   height: {h * height:4.0f})"
+    )
+
+
+def _write_picture(path: Path, picture: npt.NDArray[np.uint8], found: list[Found]) -> None:
+    height, width = picture.shape[:2]
+    rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    labels = []
+    for item in sorted(found, key=lambda item: item.confidence):
+        text = f"{item.name} {item.confidence * 100:.0f}%"
+        labels.append(Label(text, item.kind, item.box_xyxy_px(width, height)))
+    drawn = cv2.cvtColor(draw_labels(rgb, labels), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    storage.write_durably(path, data.tobytes())
+
+
+def _frame(number: int, path: str, found: list[Found]) -> dict[str, Any]:
+    """Return one picture's detections in the form of Darknet's JSON."""
+    objects = [
+        {
+            "class_id": item.kind,
+            "name": item.name,
+            "relative_coordinates": dict(
+                zip(("center_x", "center_y", "width", "height"), item.box_xywh_rel, strict=True)
+            ),
+            "confidence": item.confidence,
+        }
+        for item in found
+    ]
+    return {"frame_id": number, "filename": path, "objects": objects}
+
+
+def _asked_for(screen: Screen) -> Iterator[str]:
+    """Yield the paths that come on standard input, one a line."""
+    if sys.stdin.isatty():
+        screen.line("Enter Image Path:")
+    for line in sys.stdin:
+        if line.strip():
+            yield line.strip()

@@ -1,0 +1,174 @@
+"""`relume detector train`: reads everything, finds the state to go on from, trains."""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+import torch
+
+from relume.checkpoint import storage
+from relume.checkpoint.keeper import Keeper, remove_temporaries
+from relume.checkpoint.state import Mark, TrainState
+from relume.errors import OtherEnvironment, UsageError
+from relume.screen import Screen
+from relume.spec import Flags, RunSpec, read_spec
+from relume.train import environment
+from relume.train.chart import draw_chart
+from relume.train.journal import Journal
+from relume.train.loop import Stop
+from relume.train.loop import train as train_loop
+from relume.train.start import StartFlags, starting_state
+from relume.train.step import Report
+
+TEMPORARY_FAILURE = 75
+"""Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
+CHART_EVERY = 100
+Value = str | int | float | bool
+
+
+def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
+    """Train from the beginning or from where the last run stopped; return the exit status."""
+    data, cfg = arguments[:2]
+    spec = read_spec(data, cfg, _flags(flags), screen.warn)
+    folder, name = spec.operation.backup, spec.operation.name
+    storage.make_folder(folder)
+    with storage.locked(folder, name), _stop_by_signal(screen) as stop:
+        remove_temporaries(folder, name)
+        log = storage.AppendFile(folder / f"{name}.log")
+
+        def say(text: str) -> None:
+            screen.warn(text)
+            log.append(text)
+
+        device = compute_device(flags)
+        threads = _threads(flags)
+        weights = arguments[2] if len(arguments) > 2 else None
+        start_flags = StartFlags(
+            weights=weights,
+            clear=bool(flags.get("-clear")),
+            resume=bool(flags.get("-resume")),
+            allow_change=bool(flags.get("-allow-change")),
+        )
+        declared = environment.declare(threads or environment.available_threads(), device)
+        start = starting_state(spec, start_flags, declared, say)
+        environment.set_up(threads or int(start.environment["threads"]))
+        start = _in_this_environment(start, device, bool(flags.get("-exact")), say)
+        say(f"seed {spec.recipe.seed}, {start.environment['threads']} threads, backup {folder}")
+        status = _run(spec, start, stop, device, screen, log, say)
+        log.close()
+    return status
+
+
+def compute_device(flags: Mapping[str, Value]) -> torch.device:
+    """Return the device that the flags -i and -nogpu ask for."""
+    if flags.get("-nogpu") or not torch.cuda.is_available():
+        if "-i" in flags and not flags.get("-nogpu"):
+            raise UsageError("-i", "PyTorch finds no GPU", "a CUDA build of PyTorch and a GPU")
+        return torch.device("cpu")
+    return torch.device("cuda", int(flags.get("-i", 0)))
+
+
+def _run(
+    spec: RunSpec,
+    start: TrainState,
+    stop: Stop,
+    device: torch.device,
+    screen: Screen,
+    log: storage.AppendFile,
+    say: Callable[[str], None],
+) -> int:
+    folder, name = spec.operation.backup, spec.operation.name
+    total = spec.recipe.cfg.net.max_batches
+    if start.iteration >= total:
+        say(
+            f"'{name}' is finished: {start.iteration} iterations of max_batches={total} are done; "
+            f"to go on, raise max_batches in {spec.recipe.cfg.path}"
+        )
+    progress = screen.training(start.iteration, total)
+
+    def watch(state: TrainState, report: Report) -> None:
+        average = state.progress.average_loss or 0.0
+        batch = spec.recipe.cfg.net.batch
+        log.append(progress.iteration(state.iteration, report.loss, average, report.rate, batch))
+        if state.iteration % CHART_EVERY == 0:
+            _write_chart(spec, state)
+
+    operation = spec.operation
+    keeper = Keeper(folder, name, operation.savelast, operation.saveweights, say)
+    journal = Journal(folder / f"{name}.journal.jsonl", start.history)
+    end = train_loop(spec, start, keeper, journal, stop, watch, device)
+    journal.close()
+    _write_chart(spec, end)
+    progress.close()
+    if end.iteration >= total:
+        if end.iteration > start.iteration:
+            say(f"finished: {folder / f'{name}_final.weights'}")
+        return 0
+    say(f"stopped at iteration {end.iteration}; the same command goes on from there")
+    return TEMPORARY_FAILURE
+
+
+def _write_chart(spec: RunSpec, state: TrainState) -> None:
+    operation = spec.operation
+    picture = draw_chart(state.history, operation.name, spec.recipe.cfg.net.max_batches)
+    for file in (f"chart_{operation.name}.png", "chart.png"):
+        storage.write_durably(operation.backup / file, picture)
+
+
+def _in_this_environment(
+    start: TrainState, device: torch.device, exact: bool, say: Callable[[str], None]
+) -> TrainState:
+    """Return the state under this environment; a difference is said and marked, or refused."""
+    here = environment.declare(torch.get_num_threads(), device)
+    found = environment.differences(start.environment, here)
+    if not found:
+        return start
+    text = ", ".join(found)
+    if exact:
+        raise OtherEnvironment(
+            f"iteration {start.iteration}",
+            f"this run was computed elsewhere ({text})",
+            "the same environment, since -exact was given",
+            "leave -exact out to go on with other last bits",
+        )
+    say(f"not exact from here on: {text}; marked in the history")
+    history = start.history.marked(Mark(start.iteration, "environment", text))
+    return replace(start, history=history, environment=here)
+
+
+def _flags(flags: Mapping[str, Value]) -> Flags:
+    seed, workers = flags.get("-seed"), flags.get("-workers")
+    return Flags(
+        seed=None if seed is None else int(seed), workers=None if workers is None else int(workers)
+    )
+
+
+def _threads(flags: Mapping[str, Value]) -> int | None:
+    if "-threads" not in flags:
+        return None
+    threads = int(flags["-threads"])
+    if threads < 1:
+        raise UsageError("-threads", str(threads), "1 or more")
+    return threads
+
+
+@contextmanager
+def _stop_by_signal(screen: Screen) -> Iterator[Stop]:
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request; a second SIGINT leaves at once."""
+    stop = Stop()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.requested = True
+        screen.warn(f"{signal.Signals(number).name}: saves after this iteration, then stops")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.signal(number, request) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

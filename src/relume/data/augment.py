@@ -1,0 +1,226 @@
+"""Darknet's augmentation in three steps: draw a plan, apply it to the pixels, to the truths.
+
+A `Plan` says all that will happen to one sample, in pixels of its picture. It is drawn from
+(seed, position) alone, so a sample never depends on its neighbours, on workers or on history.
+
+Not covered: mosaic, mixup, blur, noise and letter_box; the cfg reader refuses them.
+
+Source:
+    AlexeyAB/darknet 59596d78, build with OpenCV: src/data.c load_data_detection (the first
+    definition) and image_opencv.cpp image_data_augmentation. Arithmetic is float32 as there.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from relume.data.image import Pixels
+from relume.draws import draw_words, uniforms_from_words
+from relume.formats.sections import Net
+
+Boxes = npt.NDArray[np.float32]
+"""[N, 5]: class, then centre x, centre y, width, height relative to the picture."""
+
+ONE, TWO = np.float32(1), np.float32(2)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to one picture: cut, flip, colour, and the order of its boxes."""
+
+    pleft: int = 0
+    """Pixels cut off at the left side; a negative number adds a border instead."""
+    ptop: int = 0
+    pright: int = 0
+    pbot: int = 0
+    flip: bool = False
+    hue: float = 0.0
+    """Added to the hue, in turns of the colour circle."""
+    saturation: float = 1.0
+    exposure: float = 1.0
+    shuffle: int | None = None
+    """Seed of the order of the boxes; None leaves them as they are."""
+
+
+def draw_plan(
+    net: Net, jitter: float, resize: float, width_px: int, height_px: int, seed: int, position: int
+) -> Plan:
+    """Return the plan of the sample at `position`.
+
+    Thirteen words are drawn, whatever the settings, so that switching one kind of augmentation
+    off leaves the others as they were: resize left/top, resize right/bottom, jitter left,
+    right, top, bottom, flip, hue, saturation, its inversion, exposure, its inversion, shuffle.
+
+    Args:
+        net: flip, hue, saturation and exposure.
+        jitter: of the last [yolo]; largest cut or border, as a part of the picture's side.
+        resize: of the last [yolo]; factor of zoom, below 1 only outwards.
+        width_px: width of the picture as it was read.
+        height_px: its height.
+    """
+    words = draw_words(seed, "augment", (position,), 13)
+    zoom_1, zoom_2, *jitters, flip, hue, sat, sat_inverted, exp, exp_inverted = uniforms_from_words(
+        words[:12]
+    )
+    left, right, top, bottom = jitters
+    pleft = _cut_px(width_px, jitter, left, resize, zoom_1)
+    pright = _cut_px(width_px, jitter, right, resize, zoom_2)
+    ptop = _cut_px(height_px, jitter, top, resize, zoom_1)
+    pbot = _cut_px(height_px, jitter, bottom, resize, zoom_2)
+    if not (_is_visible(pleft, pright, width_px) and _is_visible(ptop, pbot, height_px)):
+        pleft = pright = ptop = pbot = 0
+    return Plan(
+        pleft=pleft,
+        ptop=ptop,
+        pright=pright,
+        pbot=pbot,
+        flip=net.flip and bool(flip >= 0.5),
+        hue=float(_between(-np.float32(net.hue), np.float32(net.hue), hue)),
+        saturation=_scale(net.saturation, sat, sat_inverted),
+        exposure=_scale(net.exposure, exp, exp_inverted),
+        shuffle=int(words[12]),
+    )
+
+
+def apply_to_pixels(image: Pixels, plan: Plan, width: int, height: int) -> Pixels:
+    """Return the [height, width, C] picture of the net: cut, resized, flipped, recoloured."""
+    cut = _cut(image, plan)
+    sized = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
+    if plan.flip:
+        sized = cv2.flip(sized, 1)
+    if (plan.hue, plan.saturation, plan.exposure) != (0.0, 1.0, 1.0):
+        sized = _recolour(sized, plan)
+    pixels: Pixels = sized.reshape(height, width, image.shape[2])
+    return pixels
+
+
+def apply_to_truths(
+    boxes: Boxes,
+    plan: Plan,
+    width_px: int,
+    height_px: int,
+    net_width: int,
+    net_height: int,
+    max: int,
+) -> Boxes:
+    """Return the [M, 5] truths of a sample, M <= max, relative to the net's picture.
+
+    In Darknet's order: shuffle, cut and flip, clamp to the picture, keep the first `max`, then
+    drop what is smaller than one pixel of the net, outside, or was wrong from the start.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/data.c randomize_boxes, correct_boxes,
+        fill_truth_detection.
+    """
+    classes, x, y, w, h = _shuffled(boxes, plan.shuffle).T
+    is_wrong = (x == 0) & (y == 0)
+    is_wrong |= (x + w / TWO < 0) | (y + h / TWO < 0) | (x - w / TWO > 1) | (y - h / TWO > 1)
+    left, right = _moved(x - w / TWO, x + w / TWO, plan.pleft, plan.pright, width_px)
+    top, bottom = _moved(y - h / TWO, y + h / TWO, plan.ptop, plan.pbot, height_px)
+    if plan.flip:
+        left, right = ONE - right, ONE - left
+    left, right, top, bottom = (np.clip(edge, 0, 1) for edge in (left, right, top, bottom))
+    x, y, w, h = (left + right) / TWO, (top + bottom) / TWO, right - left, bottom - top
+    w, h = np.clip(w, 0, 1), np.clip(h, 0, 1)  # a negative size was written in the label file
+    is_kept = (w >= ONE / np.float32(net_width)) & (h >= ONE / np.float32(net_height))
+    is_kept &= ~is_wrong & (x > 0) & (x <= 1) & (y > 0) & (y <= 1)
+    truths: Boxes = np.stack([classes, x, y, w, h], axis=1)
+    kept: Boxes = truths[:max][is_kept[:max]]
+    return kept
+
+
+def _cut_px(side_px: int, jitter: float, draw: np.float32, resize: float, zoom: np.float32) -> int:
+    """Return the pixels to cut at one end of a side, truncated where C truncates."""
+    side = np.float32(side_px)
+    most = np.float32(int(side * np.float32(jitter)))
+    cut = int(_between(-most, most, draw))
+    inwards = outwards = np.float32(resize)
+    if outwards > 1:
+        outwards = ONE / outwards
+    if inwards < 1:
+        inwards = ONE / inwards
+    lowest = int(side * (ONE - ONE / outwards) / TWO)
+    highest = int(side * (ONE - ONE / inwards) / TWO) if resize >= 1 else 0
+    return int(np.float32(cut) + _between(np.float32(lowest), np.float32(highest), zoom))
+
+
+def _is_visible(start_cut_px: int, end_cut_px: int, side_px: int) -> bool:
+    """Return whether a cut leaves some of the picture: if not, all of the picture is taken."""
+    return max(start_cut_px, 0) + max(end_cut_px, 0) < side_px
+
+
+def _between(low: np.float32, high: np.float32, draw: np.float32) -> np.float32:
+    return draw * (high - low) + low
+
+
+def _scale(most: float, draw: np.float32, inverted: np.float32) -> float:
+    """Return a factor between 1 and `most`, or with probability one half its inverse."""
+    # Darknet takes 0 for "not given"; the ends may come in either order.
+    low, high = sorted((ONE, np.float32(most or 1.0)))
+    scale = _between(low, high, draw)
+    return float(scale if inverted >= 0.5 else ONE / scale)
+
+
+def _cut(image: Pixels, plan: Plan) -> Pixels:
+    """Return the part of the picture; what lies outside has the picture's mean colour."""
+    height_px, width_px = image.shape[:2]
+    inside = image[
+        max(plan.ptop, 0) : height_px - max(plan.pbot, 0),
+        max(plan.pleft, 0) : width_px - max(plan.pright, 0),
+    ]
+    top, bottom, left, right = (
+        max(-cut, 0) for cut in (plan.ptop, plan.pbot, plan.pleft, plan.pright)
+    )
+    if not (top or bottom or left or right):
+        return inside
+    mean, constant = cv2.mean(image), cv2.BORDER_CONSTANT
+    bordered: Pixels = cv2.copyMakeBorder(inside, top, bottom, left, right, constant, value=mean)
+    return bordered
+
+
+def _recolour(sized: Pixels, plan: Plan) -> Pixels:
+    """Change hue, saturation and value in OpenCV's 8-bit HSV, through a table per channel.
+
+    As in Darknet the hue (0 ... 179) does not wrap below 0 but stays there.
+    """
+    scale = np.arange(256, dtype=np.float32)
+    brighter = _saturated(scale * np.float32(plan.exposure))
+    if sized.ndim == 2:
+        grey: Pixels = cv2.LUT(sized, brighter)
+        return grey
+    turned = _saturated(scale + np.float32(179 * plan.hue))
+    stronger = _saturated(scale * np.float32(plan.saturation))
+    table = np.stack([turned, stronger, brighter], axis=1).reshape(1, 256, 3)
+    hsv = cv2.LUT(cv2.cvtColor(sized, cv2.COLOR_RGB2HSV), table)
+    recoloured: Pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return recoloured
+
+
+def _saturated(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Round half to even and clamp to 0 ... 255, as OpenCV's saturate_cast does."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _shuffled(boxes: Boxes, shuffle: int | None) -> Boxes:
+    """Swap every box in turn with a random one: Darknet's shuffle, slightly biased as there."""
+    count = len(boxes)
+    if shuffle is None or count < 2:
+        return boxes
+    order = list(range(count))
+    for i, word in enumerate(draw_words(shuffle, "shuffle", (), count)):
+        other = int(word) % count
+        order[i], order[other] = order[other], order[i]
+    return boxes[order]
+
+
+def _moved(
+    start: Boxes, end: Boxes, start_cut_px: int, end_cut_px: int, side_px: int
+) -> tuple[Boxes, Boxes]:
+    """Return the edges of boxes relative to what is left of a side after the cuts."""
+    side = np.float32(side_px)
+    part = np.float32(side_px - start_cut_px - end_cut_px) / side
+    offset = np.float32(start_cut_px) / side / part
+    factor = ONE / part
+    return start * factor - offset, end * factor - offset

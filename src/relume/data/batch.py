@@ -1,0 +1,164 @@
+"""Mini-batches in order of position: each sample a pure function of (source, position).
+
+Because of that there is nothing to save and no state in a worker: threads, their number and
+how far they read ahead change when a mini-batch is ready, never a byte of it. Threads suffice,
+since OpenCV and file reading release Python's lock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.image import Pixels, read_picture
+from relume.data.order import index_at
+from relume.formats.sections import Net, Yolo
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything a sample is made of, besides its position and the size of the net's input."""
+
+    net: Net
+    head: Yolo
+    """The last [yolo], whose jitter, resize and max hold for the whole net."""
+    seed: int
+    image_paths: Sequence[Path]
+    places: Sequence[str]
+    """Where each image was named ("train.txt:7"), for messages."""
+    labels: Sequence[Boxes]
+    """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented picture and its truths."""
+
+    image: Pixels
+    """[height, width, C]."""
+    truths: Boxes
+    """[n, 5]: class, x, y, w, h relative to `image`."""
+    position: int
+    index: int
+    """Row in the image list."""
+    digest: int
+    """XXH3-64 of the file's bytes."""
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The samples of one subdivision, b = batch / subdivisions of them."""
+
+    images: Pixels
+    """[b, height, width, C], RGB, C-contiguous."""
+    boxes_xywh_rel: npt.NDArray[np.float32]
+    """[b, T, 4]; T is the largest number of truths in this mini-batch, at least 1."""
+    classes: npt.NDArray[np.int64]
+    """[b, T]; -1 pads the end of a row."""
+    positions: tuple[int, ...]
+    indices: tuple[int, ...]
+    digests: npt.NDArray[np.uint64]
+    """[b]: XXH3-64 of the picture files."""
+
+
+def load_sample(source: Source, position: int, width: int, height: int) -> Sample:
+    """Return the sample at `position` for a net input of width x height pixels.
+
+    Raises:
+        ImageError: its picture cannot be read or decoded.
+    """
+    index = index_at(source.seed, position, len(source.image_paths))
+    picture, digest = read_picture(
+        source.image_paths[index], source.net.channels, source.places[index]
+    )
+    height_px, width_px, _ = picture.shape
+    head = source.head
+    plan = draw_plan(
+        source.net, head.jitter, head.resize, width_px, height_px, source.seed, position
+    )
+    image = apply_to_pixels(picture, plan, width, height)
+    truths = apply_to_truths(
+        source.labels[index], plan, width_px, height_px, width, height, head.max
+    )
+    return Sample(image, truths, position, index, digest)
+
+
+def load_mini_batch(source: Source, first_position: int, width: int, height: int) -> MiniBatch:
+    """Return the mini-batch that starts at `first_position`, loaded in the calling thread.
+
+    Raises:
+        ImageError: a picture cannot be read or decoded.
+    """
+    positions = range(first_position, first_position + source.net.mini_batch)
+    return _joined([load_sample(source, position, width, height) for position in positions])
+
+
+def mini_batches(
+    source: Source,
+    first_position: int,
+    size_of: Callable[[int], tuple[int, int]],
+    workers: int,
+    read_ahead: int,
+    end_position: int,
+) -> Generator[MiniBatch]:
+    """Yield the mini-batches from `first_position` up to `end_position`, in order.
+
+    An error is raised where its mini-batch would have come. Closing the generator drops what
+    was read ahead and does not wait for it.
+
+    Args:
+        size_of: first position of a mini-batch -> (width, height) of the net's input; it is
+            asked up to `read_ahead` mini-batches early.
+        workers: loader threads; 0 loads in the calling thread, with no reading ahead.
+        read_ahead: mini-batches under way while the caller works on the one yielded last.
+        end_position: position after the last one; whole mini-batches from `first_position`.
+    Raises:
+        ImageError: a picture cannot be read or decoded.
+    """
+    mini_batch = source.net.mini_batch
+    firsts = range(first_position, end_position, mini_batch)
+    if workers == 0:
+        for first in firsts:
+            yield load_mini_batch(source, first, *size_of(first))
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="relume-load")
+    under_way: deque[list[Future[Sample]]] = deque()
+    try:
+        for first in firsts:
+            width, height = size_of(first)
+            # A task per sample, not per mini-batch: all workers help with the next one needed.
+            under_way.append(
+                [
+                    pool.submit(load_sample, source, position, width, height)
+                    for position in range(first, first + mini_batch)
+                ]
+            )
+            if len(under_way) > read_ahead:
+                yield _joined([sample.result() for sample in under_way.popleft()])
+        while under_way:
+            yield _joined([sample.result() for sample in under_way.popleft()])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _joined(samples: Sequence[Sample]) -> MiniBatch:
+    """Stack samples of one size, padding their truths to one length."""
+    count = max(1, *(len(sample.truths) for sample in samples))
+    boxes_xywh_rel = np.zeros((len(samples), count, 4), dtype=np.float32)
+    classes = np.full((len(samples), count), -1, dtype=np.int64)
+    for row, sample in enumerate(samples):
+        boxes_xywh_rel[row, : len(sample.truths)] = sample.truths[:, 1:]
+        classes[row, : len(sample.truths)] = sample.truths[:, 0]
+    return MiniBatch(
+        images=np.stack([sample.image for sample in samples]),
+        boxes_xywh_rel=boxes_xywh_rel,
+        classes=classes,
+        positions=tuple(sample.position for sample in samples),
+        indices=tuple(sample.index for sample in samples),
+        digests=np.array([sample.digest for sample in samples], dtype=np.uint64),
+    )

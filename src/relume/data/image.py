@@ -1,0 +1,55 @@
+"""Read a picture file once: its pixels for training, its digest for the record.
+
+Not covered: a JPEG that is cut but still decodes, in part, is accepted with what there is, as
+in Darknet; its digest tells it from the whole file.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from relume.errors import ImageError
+
+Pixels = npt.NDArray[np.uint8]
+"""[height, width, channels], RGB or one grey channel."""
+
+# Parallel work is one sample per loader thread; threads within OpenCV would only compete.
+cv2.setNumThreads(0)
+
+
+def read_picture(path: str | Path, channels: int, place: str = "") -> tuple[Pixels, int]:
+    """Return (pixels, XXH3-64 of the file's bytes); a turned EXIF picture is set upright.
+
+    Args:
+        path: the picture, in any form that OpenCV decodes; 16 bits and alpha are dropped.
+        channels: 3 for RGB, 1 for grey.
+        place: where the picture was named ("train.txt:7"), for messages; else the path.
+    Raises:
+        ImageError: the file cannot be read (its cause is then the OSError), or not decoded.
+    Source:
+        AlexeyAB/darknet 59596d78 src/image_opencv.cpp load_image_mat.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+    place, name = (place, f"{path} ") if place else (str(path), "")
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        found = f"{name}cannot be read: {error.strerror or error}"
+        raise ImageError(place, found, "", "check the file and the disk") from error
+    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
+    try:
+        decoded = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
+    except cv2.error:  # raised for an empty file and for sizes above OpenCV's limit
+        decoded = None
+    if decoded is None:
+        found = f"{name}cannot be decoded ({len(content)} bytes)"
+        needed = "a picture such as JPEG, PNG or BMP is needed"
+        raise ImageError(place, found, needed, "replace the file or take it off the list")
+    if channels == 3:
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+    pixels: Pixels = decoded.reshape(decoded.shape[0], decoded.shape[1], channels)
+    return pixels, xxh3_64_intdigest(content)

@@ -1,0 +1,284 @@
+"""Read what a training set is described by: .data, .names, image lists and label files.
+
+Darknet's syntax with three deliberate differences: spaces inside a value stay (paths), relative
+paths that do not exist in the current folder are looked for beside the .data file, and whatever
+Darknet reports to bad.list or reads as something else is an error with file and line. Boxes
+that lie outside their picture are none: Darknet drops them after the augmentation.
+
+Not covered: pictures (data/image.py), and what the keys of a .data file do (spec.py).
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from relume.errors import DataFileError, LabelError
+from relume.formats.keys import integer, words
+from relume.formats.lexer import excerpt
+
+KEYS = words(
+    "classes train valid names backup results eval map difficult saveweights savelast seed top hier"
+)
+
+_LABEL_FOLDERS = tuple(
+    (f"{slash}{images}{slash}", f"{slash}{labels}{slash}")
+    for slash in "/\\"
+    for images, labels in (
+        *((f"images{slash}{part}", f"labels{slash}{part}") for part in words("train2017 val2017")),
+        *((f"images{slash}{part}", f"labels{slash}{part}") for part in words("train2014 val2014")),
+        ("JPEGImages", "labels"),
+    )
+)
+_PICTURE_ENDINGS = words(".jpg .JPG .jpeg .JPEG .png .PNG .bmp .BMP .ppm .PPM .tiff .TIFF")
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+_NO_BOXES = np.zeros((0, 5), np.float32)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The keys of a .data file."""
+
+    path: str
+    values: Mapping[str, str]
+    lines: Mapping[str, int]
+    """Line of every key, for messages."""
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return the value of `key`.
+
+        Raises:
+            DataFileError: the key is missing and there is no default.
+        """
+        value = self.values.get(key, default)
+        if value is None:
+            raise DataFileError(self.path, f"key '{key}' is missing", f"add '{key} = ...'")
+        return value
+
+    def integer(self, key: str, default: int) -> int:
+        """Return the value of `key` as an integer.
+
+        Raises:
+            DataFileError: the value is none.
+        """
+        if key not in self.values:
+            return default
+        try:
+            return integer()(self.values[key])
+        except ValueError as error:
+            place, found = f"{self.path}:{self.lines[key]}", f"{key} = {excerpt(self.values[key])}"
+            raise DataFileError(place, found, f"{key} needs {error}") from None
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The lines of a list of pictures that are not empty."""
+
+    path: str
+    entries: tuple[str, ...]
+    """As written."""
+    lines: tuple[int, ...]
+    """Line of every entry, for messages."""
+    paths: tuple[Path, ...]
+    """Where the pictures are."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """The boxes of one picture."""
+
+    boxes: npt.NDArray[np.float32]
+    """[N, 5]: class, then centre x, y and width, height relative to the picture."""
+    missing: bool
+    """There is no such file: to Darknet a picture without objects."""
+
+
+def read_data_file(path: str | Path) -> DataFile:
+    """Read a .data file: `key = value` lines, comments behind `#` or `;` at a line's beginning.
+
+    Raises:
+        DataFileError: unreadable, a line that is no option, a key that Darknet does not know.
+    Source:
+        AlexeyAB/darknet src/option_list.c read_data_cfg; of two equal keys the first counts.
+    """
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, written in _lines(path):
+        text = written.strip(" \t")
+        if text.startswith(("#", ";")):
+            continue
+        key, _, value = (part.strip(" \t") for part in text.partition("="))
+        if not (key and value):
+            place, found = f"{path}:{line}", f"'{excerpt(text)}' has no value"
+            raise DataFileError(place, found, "an option is written key = value")
+        if key not in KEYS:
+            near = difflib.get_close_matches(key[:60], KEYS, n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(KEYS)}"
+            raise DataFileError(f"{path}:{line}", f"there is no key '{excerpt(key)}'", remedy)
+        values.setdefault(key, value)
+        lines.setdefault(key, line)
+    return DataFile(str(path), values, lines)
+
+
+def resolve(path_text: str, data_file_path: str | Path) -> Path:
+    r"""Return where a path of a .data file leads: from the current folder, else from the file's.
+
+    `a\b.jpg` is also tried as `a/b.jpg`. A path that exists nowhere belongs beside the .data file.
+    """
+    folder = str(Path(data_file_path).parent)
+    candidates = list(_candidates(path_text, folder))
+    found = next(filter(os.path.exists, candidates), candidates[-1])
+    return Path(found)
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Return the class names, one a line; blank lines count except at the end.
+
+    Raises:
+        DataFileError: unreadable, or no name.
+    Source:
+        AlexeyAB/darknet src/data.c get_labels.
+    """
+    names = [line.strip() for line in _text_lines(path, errors="replace")]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataFileError(path, "holds no name", "one class name a line is needed")
+    return tuple(names)
+
+
+def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
+    """Read a list of pictures, one path a line, and find every one of them.
+
+    Raises:
+        DataFileError: unreadable, empty, or a picture does not exist.
+    """
+    numbered = [(line, text) for line, text in _lines(path) if text.strip()]
+    if not numbered:
+        raise DataFileError(path, "lists no picture", "one path a line is needed")
+    folder = str(Path(data_file_path).parent)
+    found: list[Path] = []
+    missing: list[tuple[int, str]] = []
+    way = 0
+    for line, entry in numbered:
+        candidates = list(_candidates(entry, folder))
+        # What led to the last picture nearly always leads to this one.
+        candidates.insert(0, candidates[min(way, len(candidates) - 1)])
+        existing = next(filter(os.path.exists, candidates), None)
+        if existing is None:
+            missing.append((line, entry))
+        else:
+            way = candidates.index(existing, 1) - 1
+            found.append(Path(existing))
+    if missing:
+        line, entry = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataFileError(
+            f"{path}:{line}",
+            f"{entry} does not exist{more}",
+            f"paths are relative to the current folder or to {folder}",
+            "correct the line or remove it",
+        )
+    lines, entries = zip(*numbered, strict=True)
+    return ImageList(str(path), entries, lines, tuple(found))
+
+
+def label_path(image_path: Path) -> Path:
+    """Return the label file that belongs to a picture.
+
+    It lies beside the picture; in a folder `labels` if the picture's is `JPEGImages`, or
+    `images` above COCO's `train2017`, `val2017`, `train2014`, `val2014`.
+
+    Raises:
+        DataFileError: an ending that is none of Darknet's pictures.
+    Source:
+        AlexeyAB/darknet src/utils.c replace_image_to_label.
+    """
+    text = str(image_path)
+    for images, labels in _LABEL_FOLDERS:
+        text = text.replace(images, labels, 1)
+    text = text.strip()
+    stem, dot, ending = text.rpartition(".")
+    if dot + ending not in _PICTURE_ENDINGS:
+        needed = f"one of {' '.join(_PICTURE_ENDINGS)} is needed to find its labels"
+        raise DataFileError(image_path, f"ends in '{dot + ending}'", needed)
+    return Path(stem + ".txt")
+
+
+def read_labels(path: Path, classes: int) -> LabelFile:
+    """Read the boxes of a label file, one `class x y width height` a line.
+
+    A class written as 2.0 is 2 (Darknet would read .0 as x).
+
+    Args:
+        classes: of the network's heads.
+    Raises:
+        LabelError: `file:line`: not five finite numbers, or no class of 0..classes - 1.
+    Source:
+        AlexeyAB/darknet src/data.c read_boxes, which stops in silence at what is no number.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
+            data = file.read()
+    except FileNotFoundError:
+        return LabelFile(_NO_BOXES, missing=True)
+    except (OSError, ValueError) as error:
+        raise LabelError(path, f"cannot be read ({_reason(error)})") from error
+    rows: list[list[float]] = []
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        texts = line.split()
+        if texts:
+            rows.append(_box(texts, classes, path, number))
+    if not rows:
+        return LabelFile(_NO_BOXES, missing=False)
+    return LabelFile(np.array(rows, np.float32), missing=False)
+
+
+def _box(texts: list[bytes], classes: int, path: Path, line: int) -> list[float]:
+    if len(texts) != 5:
+        needed = "a box is: class x y width height"
+        raise LabelError(f"{path}:{line}", f"{len(texts)} columns", needed)
+    try:
+        box = [float(text) for text in texts]
+        valid = all(-_LARGEST_FLOAT32 <= value <= _LARGEST_FLOAT32 for value in box)
+    except ValueError:
+        valid = False
+    if not valid or b"_" in b"".join(texts):
+        shown = excerpt(b" ".join(texts).decode(errors="replace"))
+        raise LabelError(f"{path}:{line}", f"'{shown}'", "five finite numbers are needed")
+    if not (box[0].is_integer() and 0 <= box[0] < classes):
+        found = f"class {excerpt(texts[0].decode())}"
+        raise LabelError(f"{path}:{line}", found, f"the cfg's classes are 0..{classes - 1}")
+    return box
+
+
+def _candidates(text: str, folder: str) -> Iterator[str]:
+    """Yield the places a relative path may mean, in the order they are tried."""
+    for form in dict.fromkeys((text, text.replace("\\", "/"))):
+        yield form
+        yield os.path.join(folder, form)  # noqa: PTH118 - a tenth of the time, 100,000 times
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines that are not empty."""
+    for number, line in enumerate(_text_lines(path), 1):
+        if line:
+            yield number, line
+
+
+def _text_lines(path: str | Path, errors: str = "surrogateescape") -> list[str]:
+    """Return all lines; by default bytes that are no UTF-8 stay what the file system knows."""
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataFileError(path, f"cannot be read ({_reason(error)})") from error
+    lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    return [line.decode("utf-8", errors) for line in lines]
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,226 @@
+"""From what the heads say to detections: decoding, non-maximum suppression, letterboxing.
+
+Detections come in Darknet's order (head, cell row by row, anchor), which decides between
+equals and in which order things are printed.
+
+Not covered: drawing, printing, and scoring detections against truths (`evaluate.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relume.formats.sections import Yolo
+from relume.model.boxes import decode_xywh_rel, rows_of
+from relume.model.network import Network
+
+Floats = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8]
+NmsKind = Literal["default", "greedynms", "diounms"]
+
+GREEDY_EXPONENT = 0.6
+"""Darknet's exponent on the distance term, where the cfg's beta_nms does not replace it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image; N rows in Darknet's order."""
+
+    boxes_xywh_rel: Floats
+    """[N, 4] centre and size relative to the network's input, or to the picture."""
+    objectness: Floats
+    """[N], all above the threshold."""
+    probabilities: Floats
+    """[N, K] objectness * class; 0 where not above the threshold, or suppressed."""
+
+
+@torch.no_grad()
+def decode(
+    raws: Sequence[Tensor],
+    heads: Sequence[Yolo],
+    net_width: int,
+    net_height: int,
+    thresh: float,
+) -> list[Detections]:
+    """Return per image the boxes whose objectness is above `thresh`, before suppression.
+
+    Args:
+        raws: per head [B, A * (5 + K), H, W].
+        net_width, net_height: size of the network's input in pixels.
+
+    Source: AlexeyAB src/yolo_layer.c get_yolo_detections.
+    """
+    parts = [
+        _decode_head(raw, head, net_width, net_height, thresh)
+        for raw, head in zip(raws, heads, strict=True)
+    ]
+    return [
+        Detections(*(np.concatenate(arrays) for arrays in zip(*of_image, strict=True)))
+        for of_image in zip(*parts, strict=True)
+    ]
+
+
+def _decode_head(
+    raw: Tensor, head: Yolo, net_width: int, net_height: int, thresh: float
+) -> list[tuple[Floats, Floats, Floats]]:
+    """Return per image boxes [N, 4], objectness [N], probabilities [N, K]."""
+    rows = rows_of(raw, head)
+    objectness = torch.sigmoid(rows[..., 4])
+    image, row = torch.nonzero(objectness > thresh, as_tuple=True)
+    raw_boxes = rows[..., :4].permute(2, 0, 1).contiguous()
+    grid = (raw.shape[2], raw.shape[3])
+    boxes = decode_xywh_rel(raw_boxes, head, grid, net_width, net_height)[:, image, row].T
+    found = objectness[image, row]
+    probabilities = torch.sigmoid(rows[image, row, 5:]) * found[:, None]
+    probabilities = torch.where(probabilities > thresh, probabilities, 0.0)
+    counts = torch.bincount(image, minlength=raw.shape[0]).tolist()
+    columns = [part.cpu().split(counts) for part in (boxes, found, probabilities)]
+    return [
+        (b.contiguous().numpy(), o.numpy(), p.numpy()) for b, o, p in zip(*columns, strict=True)
+    ]
+
+
+def nms_sort(
+    detections: Detections,
+    thresh: float = 0.45,
+    kind: NmsKind = "default",
+    beta_nms: float = GREEDY_EXPONENT,
+) -> Detections:
+    """Suppress, class by class, what overlaps a more probable detection by more than `thresh`.
+
+    Rows stay where they are; only probabilities become 0. Equal probabilities keep their
+    order (Darknet's qsort leaves it open).
+
+    Args:
+        kind: default measures by IoU; greedynms and diounms by IoU - (d^2 / c^2)^e, d being
+            the distance of the centres, c the diagonal of the enclosing box and e .6 for
+            greedynms, `beta_nms` for diounms.
+
+    Source: AlexeyAB src/box.c do_nms_sort, diounms_sort, box_diou, box_diounms.
+    """
+    exponent = {"default": None, "greedynms": GREEDY_EXPONENT, "diounms": beta_nms}[kind]
+    probabilities = detections.probabilities.copy()
+    for of_class in probabilities.T:
+        candidates = np.flatnonzero(of_class)
+        order = candidates[np.argsort(-of_class[candidates], kind="stable")]
+        boxes = detections.boxes_xywh_rel[order].T
+        alive = np.ones(len(order), bool)
+        for best in range(len(order) - 1):
+            if alive[best]:
+                overlap = _overlap(boxes[:, best, None], boxes[:, best + 1 :], exponent)
+                alive[best + 1 :] &= ~(overlap > thresh)
+        of_class[order[~alive]] = 0
+    return replace(detections, probabilities=probabilities)
+
+
+def _overlap(one: Floats, others: Floats, exponent: float | None) -> Floats:
+    """Return the overlap of one box [4, 1] with others [4, N], less a penalty for distance."""
+    half_one, half_others = one[2:] / 2, others[2:] / 2
+    low_one, high_one = one[:2] - half_one, one[:2] + half_one
+    low, high = others[:2] - half_others, others[:2] + half_others
+    sides = np.maximum(np.minimum(high_one, high) - np.maximum(low_one, low), 0)
+    shared = sides.prod(0)
+    union = one[2:].prod(0) + others[2:].prod(0) - shared
+    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    if exponent is None:
+        return iou
+    diagonal = np.square(np.maximum(high_one, high) - np.minimum(low_one, low)).sum(0)
+    distance = np.square(one[:2] - others[:2]).sum(0)
+    ratio = np.divide(distance, diagonal, out=np.zeros_like(shared), where=diagonal > 0)
+    penalized: Floats = iou - ratio**exponent
+    return penalized
+
+
+def prepare_image(picture: Picture, net_width: int, net_height: int, letter_box: bool) -> Tensor:
+    """Return [1, C, net_height, net_width] float32 in 0..1, as the network wants it.
+
+    Args:
+        picture: [H, W, C] RGB.
+        letter_box: keep the picture's shape and fill the rest with grey; else stretch.
+
+    Source: pjreddie src/image.c letterbox_image, resize_image (bilinear, corners on corners).
+    """
+    height, width, channels = picture.shape
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255
+    if not letter_box:
+        return _resize(pixels, net_width, net_height)
+    inner_width, inner_height = letterbox_size(width, height, net_width, net_height)
+    left, top = (net_width - inner_width) // 2, (net_height - inner_height) // 2
+    canvas = torch.full((1, channels, net_height, net_width), 0.5)
+    inner = _resize(pixels, inner_width, inner_height)
+    canvas[:, :, top : top + inner_height, left : left + inner_width] = inner
+    return canvas
+
+
+def letterbox_size(width: int, height: int, net_width: int, net_height: int) -> tuple[int, int]:
+    """Return (width, height) in pixels of a picture that just fits into the network's input.
+
+    Source: pjreddie src/image.c letterbox_image (integer division).
+    """
+    if net_width * height < net_height * width:
+        return net_width, height * net_width // width
+    return width * net_height // height, net_height
+
+
+def correct_boxes(
+    detections: Detections, width: int, height: int, net_width: int, net_height: int
+) -> Detections:
+    """Return detections relative to the picture instead of the letterboxed input.
+
+    Args:
+        width, height: of the picture in pixels.
+
+    Source: pjreddie src/yolo_layer.c correct_yolo_boxes.
+    """
+    inner = np.array(letterbox_size(width, height, net_width, net_height), np.float32)
+    net = np.array((net_width, net_height), np.float32)
+    centres, sizes = np.split(detections.boxes_xywh_rel, 2, axis=1)
+    # Half a pixel may hide in the offset; Darknet ignores it here, though not when embedding.
+    moved = (centres - (net - inner) / 2 / net) / (inner / net)
+    boxes = np.concatenate((moved, sizes * (net / inner)), axis=1)
+    return replace(detections, boxes_xywh_rel=boxes)
+
+
+@torch.no_grad()
+def detect_image(
+    network: Network, picture: Picture, thresh: float, nms: float = 0.45, letter_box: bool = False
+) -> Detections:
+    """Return what the network finds in one picture, relative to the picture.
+
+    Args:
+        network: in eval mode; the cfg gives the input's size and the kind of suppression.
+        picture: [H, W, C] uint8 RGB.
+        thresh: for objectness, and for objectness * class.
+        nms: overlap above which the less probable is dropped.
+    """
+    net, heads = network.cfg.net, network.cfg.heads
+    height, width, _ = picture.shape
+    device = next(network.parameters()).device
+    images = prepare_image(picture, net.width, net.height, letter_box).to(device)
+    (found,) = decode(network(images), heads, net.width, net.height, thresh)
+    if letter_box:
+        found = correct_boxes(found, width, height, net.width, net.height)
+    return nms_sort(found, nms, nms_kind(heads), heads[-1].beta_nms)
+
+
+def nms_kind(heads: Sequence[Yolo]) -> NmsKind:
+    """Return the kind of suppression that the last head asks for, as in Darknet."""
+    match heads[-1].nms_kind:
+        case "greedynms":
+            return "greedynms"
+        case "diounms":
+            return "diounms"
+        case _:
+            return "default"
+
+
+def _resize(pixels: Tensor, width: int, height: int) -> Tensor:
+    if pixels.shape[2:] == (height, width):
+        return pixels
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=True)

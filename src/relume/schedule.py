@@ -1,0 +1,111 @@
+"""Rate and input size as pure functions of (cfg, seed, iteration): there is nothing to save.
+
+`iteration` counts updates with the one in question included, so the first is 1: Darknet raises
+`seen` before the forward pass and reads the rate after it.
+"""
+
+import math
+
+import numpy as np
+
+from relume.draws import draw_uniforms
+from relume.formats.sections import Cfg, Net
+
+RESIZE_EVERY = 10
+"""Iterations that share one multi-scale size."""
+FULL_SIZE_AT_END = 100
+"""The last iterations are trained at the largest size."""
+
+
+def learning_rate(net: Net, iteration: int) -> float:
+    """Return the rate that Darknet applies in update `iteration` (>= 1).
+
+    The value is a float32 computed in Darknet's order; it is per image, before the division
+    of the gradient's sum by `batch` and the layer's own `learning_rate` factor.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/network.c get_current_rate.
+    """
+    rate = float(np.float32(net.learning_rate))
+    if iteration < net.burn_in:
+        part = float(np.float32(iteration) / np.float32(net.burn_in))
+        return _float32(rate * part**net.power)
+    match net.policy:
+        case "constant":
+            return rate
+        case "step":
+            return _float32(rate * net.scale ** (iteration // net.step))
+        case "steps":
+            return _rate_after_steps(net, iteration)
+        case "exp":
+            return _float32(rate * net.gamma**iteration)
+        case "poly":
+            part = float(np.float32(1) - np.float32(iteration) / np.float32(net.max_batches))
+            return _float32(rate * max(part, 0.0) ** net.power)
+        case "sigmoid":
+            exponent = min(net.gamma * (iteration - net.step), 700.0)  # exp(710) overflows
+            return _float32(rate / (1.0 + math.exp(exponent)))
+        case "sgdr":
+            return _rate_in_cycle(net, iteration)
+    raise AssertionError(f"policy {net.policy} passed the cfg's checks")
+
+
+def _rate_after_steps(net: Net, iteration: int) -> float:
+    rate = np.float32(net.learning_rate)
+    for step, scale in zip(net.steps, net.scales, strict=True):
+        if step > iteration:
+            break
+        rate = rate * np.float32(scale)
+    return float(rate)
+
+
+def _rate_in_cycle(net: Net, iteration: int) -> float:
+    start, cycle = 0, net.sgdr_cycle
+    while start + cycle < iteration:
+        start += cycle
+        cycle *= net.sgdr_mult
+    part = (iteration - start) * 3.14159265 / cycle  # Darknet's pi
+    low = float(np.float32(net.learning_rate_min))
+    return _float32(low + 0.5 * (float(np.float32(net.learning_rate)) - low) * (1 + math.cos(part)))
+
+
+def input_size(cfg: Cfg, seed: int, iteration: int) -> tuple[int, int]:
+    """Return (width, height) in pixels of the network's input in update `iteration` (>= 1).
+
+    With `random` in the last [yolo] section every ten iterations share a size between
+    size / 1.4 and size * 1.4 (or by the factor `random` > 1). The first ten and the last
+    hundred use the largest: memory that is short shows at once, and the rolling statistics
+    settle on one size. Darknet draws from a counter that restarts with the process; here
+    the draw belongs to the iteration.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/detector.c train_detector.
+    """
+    net = cfg.net
+    random = cfg.heads[-1].random
+    if random == 0:
+        return net.width, net.height
+    factor = np.float32(1.4 if random == 1 else random)
+    block = (iteration - 1) // RESIZE_EVERY
+    if block == 0 or block * RESIZE_EVERY > net.max_batches - FULL_SIZE_AT_END:
+        return _resized(net, factor)
+    upon, inverted = draw_uniforms(seed, "input size", (block,), 2)
+    value = np.float32(1) + (factor - np.float32(1)) * upon
+    if inverted < 0.5:
+        value = np.float32(1) / value
+    width, height = _resized(net, value)
+    if value < 1 and (width > net.width or height > net.height):
+        return net.width, net.height
+    return width, height
+
+
+def _resized(net: Net, value: np.float32) -> tuple[int, int]:
+    def fit(side: int) -> int:
+        steps = math.floor(float(value * np.float32(side) / net.resize_step) + 1 + 0.5)
+        return max(steps, 1) * net.resize_step
+
+    return fit(net.width), fit(net.height)
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))

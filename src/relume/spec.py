@@ -1,0 +1,241 @@
+"""RunSpec = Recipe + Operation: what may change a number, and what must not.
+
+`read_spec` reads every input of a training run and checks them against each other, before
+the first iteration. A test proves that nothing in Operation changes a bit.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from relume.errors import DataFileError, UsageError
+from relume.formats.cfg import read_cfg, recipe_keys
+from relume.formats.data_files import (
+    DataFile,
+    ImageList,
+    label_path,
+    read_data_file,
+    read_image_list,
+    read_labels,
+    read_names,
+    resolve,
+)
+from relume.formats.sections import Cfg
+
+Warn = Callable[[str], None]
+"""Takes one line of text for the person."""
+Labels = tuple[npt.NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that can change a number, but for the start weights (see train/start.py)."""
+
+    cfg: Cfg
+    names: tuple[str, ...]
+    images: ImageList
+    labels: Labels
+    """Per listed picture [N,5] float32: class, x, y, w, h relative to the picture."""
+    seed: int
+
+    def keys(self) -> dict[str, str]:
+        """Return every value that can change a number, canonical, one key each."""
+        return {
+            **recipe_keys(self.cfg),
+            "seed": str(self.seed),
+            "images": list_identity(self.images.entries),
+        }
+
+    def label_digests(self) -> npt.NDArray[np.uint64]:
+        """Return one digest per listed picture of the numbers in its label file."""
+        digests = (xxhash.xxh3_64_intdigest(boxes.tobytes()) for boxes in self.labels)
+        return np.fromiter(digests, np.uint64, len(self.labels))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What must not change a number: where files go, how often, with how many hands."""
+
+    backup: Path
+    name: str
+    """The cfg's name up to the first dot, as in Darknet; it begins the name of every file."""
+    savelast: int = 1
+    saveweights: int = 1000
+    workers: int = 2
+    read_ahead: int = 3
+    """Mini-batches that may lie ready before they are needed."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run."""
+
+    recipe: Recipe
+    operation: Operation
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line adds to the files."""
+
+    seed: int | None = None
+    workers: int | None = None
+
+
+def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
+    """Read and check everything that a training run is made of.
+
+    Args:
+        data: path of the .data file.
+        cfg: path of the .cfg file.
+        flags: what the command line says.
+        warn: called with one line for what is odd but no error.
+    Raises:
+        InputError: a file is missing, malformed, or does not fit another.
+    """
+    network = read_cfg(cfg, "train")
+    data_file = read_data_file(data)
+    classes = network.heads[-1].classes
+    _check_classes(data_file, network)
+    names = _names(data_file, network)
+    images = read_image_list(resolve(data_file.text("train"), data_file.path), data_file.path)
+    labels = _read_all_labels(images, classes, warn)
+    if network.net.written_batch != network.net.batch:
+        warn(
+            f"{cfg}:{network.net.line}: batch={network.net.written_batch} is not divisible by "
+            f"subdivisions={network.net.subdivisions}; trains {network.net.batch} images per "
+            "iteration, as Darknet does"
+        )
+    seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
+    recipe = Recipe(cfg=network, names=names, images=images, labels=labels, seed=seed)
+    return RunSpec(recipe, _operation(data_file, network, flags))
+
+
+def run_name(cfg: str) -> str:
+    """Return NAME, the cfg's file name up to its first dot.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/utils.c basecfg.
+    """
+    return Path(cfg).name.partition(".")[0]
+
+
+def backup_folder(data_file: DataFile) -> Path:
+    """Return where checkpoints go: `backup=`, or `backup` beside the data file.
+
+    A relative folder lies where the image list lies: below the current folder, as in
+    Darknet, or else beside the data file.
+    """
+    beside = Path(data_file.path).parent
+    text = data_file.text("backup", "")
+    if not text:
+        return beside / "backup"
+    folder = Path(text)
+    if folder.is_absolute() or folder.is_dir():
+        return folder
+    listed = Path(data_file.text("train", ""))
+    if (beside / folder).is_dir() or (not listed.exists() and (beside / listed).exists()):
+        return beside / folder
+    return folder
+
+
+def list_identity(entries: tuple[str, ...]) -> str:
+    """Return count and digest of an image list; the entries' common folder is left out.
+
+    So a data set that was moved as a whole is the same data set.
+    """
+    folders = {entry.replace("\\", "/").rpartition("/")[0] for entry in entries}
+    common = _common_folder(folders)
+    hasher = xxhash.xxh3_128()
+    for entry in entries:
+        hasher.update(entry.replace("\\", "/")[len(common) :].encode() + b"\n")
+    return f"{len(entries)} pictures {hasher.hexdigest()}"
+
+
+def _common_folder(folders: set[str]) -> str:
+    parts = [folder.split("/") for folder in folders]
+    common = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        common.append(column[0])
+    return "/".join(common)
+
+
+def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
+    standard = 1000 if cfg.net.max_batches < 10000 else 10000
+    saveweights = data_file.integer("saveweights", standard)
+    savelast = data_file.integer("savelast", 1)
+    for key, value in (("saveweights", saveweights), ("savelast", savelast)):
+        if value < 1:
+            place = f"{data_file.path}:{data_file.lines[key]}"
+            raise DataFileError(place, f"{key}={value}", "a number of iterations, 1 or more")
+    workers = 2 if flags.workers is None else flags.workers
+    if workers < 0:
+        raise UsageError("-workers", f"{workers}", "0 or more")
+    return Operation(
+        backup=backup_folder(data_file),
+        name=run_name(cfg.path),
+        savelast=savelast,
+        saveweights=saveweights,
+        workers=workers,
+    )
+
+
+def _check_classes(data_file: DataFile, cfg: Cfg) -> None:
+    head = cfg.heads[-1]
+    classes = data_file.integer("classes", head.classes)
+    if classes != head.classes:
+        raise DataFileError(
+            f"{data_file.path}:{data_file.lines['classes']}",
+            f"classes={classes}",
+            f"classes={head.classes} as in {cfg.path}:{head.line}",
+            "make the two agree, and `filters` before each [yolo] with them",
+        )
+
+
+def _names(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
+    classes = cfg.heads[-1].classes
+    if "names" not in data_file.values:
+        return tuple(str(i) for i in range(classes))
+    path = resolve(data_file.text("names"), data_file.path)
+    names = read_names(path)
+    if len(names) != classes:
+        raise DataFileError(
+            path,
+            f"{len(names)} names",
+            f"{classes}, since {cfg.path}:{cfg.heads[-1].line} says classes={classes}",
+        )
+    return names
+
+
+def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
+    labels = []
+    missing: list[Path] = []
+    for image in images.paths:
+        path = label_path(image)
+        read = read_labels(path, classes)
+        labels.append(read.boxes)
+        if read.missing:
+            missing.append(path)
+    if missing:
+        warn(
+            f"{images.path}: {len(missing)} of {len(images.paths)} pictures have no label file "
+            f"({missing[0]}, ...); they are trained on as pictures without objects"
+        )
+    if not any(len(boxes) for boxes in labels):
+        raise DataFileError(
+            images.path,
+            "no picture has a label with a box",
+            "labels as .txt beside the pictures, or in labels/ for pictures in images/train2017",
+        )
+    return tuple(labels)
+
+
+def merged_keys(keys: Mapping[str, str], start: str) -> dict[str, str]:
+    """Return the recipe's keys with the identity of the start weights."""
+    return {**keys, "start": start}

@@ -1,0 +1,79 @@
+"""chart.png: the loss of the whole run, drawn from the history alone.
+
+Equal histories give equal pictures: fixed size, fixed style, no times, and points thinned by
+iteration number instead of by what happened to be on the screen.
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from relume.checkpoint.state import History
+from relume.train.step import updated_average
+
+MOST_POINTS = 2000
+"""Beyond this a curve is thinned; the chart is 1000 pixels wide."""
+
+_PARTS = (
+    ("box_loss", "box", "#0072b2"),
+    ("objectness_loss", "objectness", "#009e73"),
+    ("class_loss", "class", "#cc79a7"),
+)
+
+
+def draw_chart(history: History, title: str, max_batches: int) -> bytes:
+    """Return a PNG of average loss, its parts and the rate over the iterations.
+
+    Args:
+        history: of the run so far.
+        title: shown above the chart.
+        max_batches: right end of the axis.
+    """
+    iterations, average, parts, rates = _curves(history)
+    with matplotlib.rc_context({"svg.hashsalt": "relume", "font.size": 10}):
+        figure = Figure(figsize=(10, 7.5), dpi=100)
+        loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        for (_, label, colour), values in zip(_PARTS, parts, strict=True):
+            loss.plot(iterations, values, color=colour, linewidth=1, alpha=0.7, label=label)
+        loss.plot(iterations, average, color="#d55e00", linewidth=2, label="average loss")
+        for mark in history.marks:
+            loss.axvline(mark.iteration, color="0.5", linewidth=1, linestyle=":")
+        loss.set_yscale("log")
+        loss.set_ylabel("loss per image")
+        loss.grid(True, which="both", color="0.9")
+        if len(average):
+            loss.set_title(
+                f"{title}: iteration {history.iteration} of {max_batches}, "
+                f"average loss {average[-1]:.4f}"
+            )
+            loss.legend(loc="upper right")
+        rate.plot(iterations, rates, color="0.3", linewidth=1)
+        rate.set_ylabel("rate")
+        rate.set_xlabel("iteration")
+        rate.set_xlim(history.start, max(max_batches, history.iteration, history.start + 1))
+        rate.grid(True, color="0.9")
+        figure.align_ylabels()
+        figure.tight_layout()
+        out = io.BytesIO()
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _curves(history: History) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
+    """Return iterations, average losses, smoothed parts and rates, thinned alike."""
+    records = history.records
+    stride = -(-len(records) // MOST_POINTS) or 1
+    columns = ["loss", *(name for name, _, _ in _PARTS)]
+    averages = []
+    for column in columns:
+        value: float | None = None
+        smooth = []
+        for x in records[column].tolist():
+            value = updated_average(value, x)
+            smooth.append(value)
+        averages.append(np.array(smooth[stride - 1 :: stride]))
+    iterations = np.arange(history.start + stride, history.iteration + 1, stride)
+    rates = records["rate"][stride - 1 :: stride].astype(float)
+    return iterations, averages[0], averages[1:], rates

@@ -1,0 +1,166 @@
+"""One iteration: all subdivisions forward and backward, then one update.
+
+A subdivision is a logical worker. Its gradient and batch statistics are its own; gradients
+are summed in one fixed binary tree over subdivision numbers, statistics and losses in their
+order, so the result does not depend on who computed which.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from relume.data.batch import MiniBatch
+from relume.errors import NotFinite
+from relume.model.loss import Truths, head_loss
+from relume.model.network import Network
+from relume.train.optimizer import gradient_scale, set_rate
+
+Gradients = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one iteration says about itself."""
+
+    loss: float
+    """Float32: mean over heads, per image, as Darknet prints it; the parts add up to it."""
+    box_loss: float
+    objectness_loss: float
+    class_loss: float
+    rate: float
+    width: int
+    height: int
+
+
+def train_iteration(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    batch: Iterator[MiniBatch],
+    iteration: int,
+    rate: float,
+) -> tuple[Report, list[MiniBatch]]:
+    """Train one batch and update the network in place.
+
+    Args:
+        network: in training mode.
+        optimizer: of the network's parameters.
+        batch: gives the mini-batches of this iteration, `subdivisions` of them.
+        iteration: updates done, this one included.
+        rate: learning rate of this update.
+    Returns:
+        The report, and the mini-batches consumed.
+    Raises:
+        NotFinite: the loss is NaN or infinite; nothing has been updated.
+    """
+    net = network.cfg.net
+    parameters = [p.tensor for p in network.trained_parameters()]
+    tree = GradientTree()
+    statistics = []
+    losses = np.zeros(3, np.float32)
+    consumed = []
+    for _ in range(net.subdivisions):
+        mini_batch = next(batch)
+        losses += _forward_backward(network, mini_batch)
+        statistics.append(network.take_statistics())
+        tree.add([_taken_gradient(p) for p in parameters])
+        consumed.append(mini_batch)
+    losses /= np.float32(len(network.cfg.heads) * net.batch)
+    height, width = consumed[0].images.shape[1:3]
+    box, objectness, classification = (float(part) for part in losses)
+    loss = float(losses.sum(dtype=np.float32))
+    report = Report(loss, box, objectness, classification, rate, width, height)
+    if not np.isfinite(report.loss):
+        raise NotFinite(
+            f"iteration {iteration}",
+            f"the loss is {report.loss} (box {report.box_loss}, objectness "
+            f"{report.objectness_loss}, class {report.class_loss})",
+            "a finite loss",
+            "lower learning_rate or lengthen burn_in; the state before this update is saved",
+        )
+    set_rate(optimizer, rate, iteration, net)
+    for parameter, gradient in zip(parameters, tree.total(), strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    network.fold_statistics(statistics)
+    return report, consumed
+
+
+def _forward_backward(network: Network, mini_batch: MiniBatch) -> npt.NDArray[np.float32]:
+    """Leave gradients in the parameters; return box, objectness and class loss, summed."""
+    device = next(network.parameters()).device
+    images = images_to_tensor(mini_batch.images, device)
+    truths = Truths(
+        torch.from_numpy(mini_batch.boxes_xywh_rel).to(device),
+        torch.from_numpy(mini_batch.classes).to(device),
+    )
+    raws = network(images, mini_batch.positions)
+    height, width = mini_batch.images.shape[1:3]
+    heads = [
+        head_loss(raw.detach(), truths, head, width, height)
+        for raw, head in zip(raws, network.cfg.heads, strict=True)
+    ]
+    scale = -gradient_scale(network.cfg.net)
+    torch.autograd.backward(raws, [head.delta.mul_(scale) for head in heads])
+    parts = torch.stack([torch.stack([h.box, h.objectness, h.classification]) for h in heads]).cpu()
+    losses: npt.NDArray[np.float32] = parts.numpy().sum(axis=0, dtype=np.float32)
+    return losses
+
+
+def images_to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return pictures [B,H,W,C] uint8 as [B,C,H,W] float32 in 0..1, in channels_last memory."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32).div_(255.0)
+
+
+def _taken_gradient(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    parameter.grad = None
+    # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+class GradientTree:
+    """Sums gradients in the binary tree over subdivision numbers; an odd node moves up.
+
+    Leaves come in order. Like a binary counter it holds at most log2(n) + 1 buffers: one for
+    every complete subtree that waits for its right sibling.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Gradients]] = []
+
+    def add(self, leaf: Gradients) -> None:
+        """Add the gradients of the next subdivision; they are taken over."""
+        level = 0
+        while self._waiting and self._waiting[-1][0] == level:
+            leaf = _added(self._waiting.pop()[1], leaf)
+            level += 1
+        self._waiting.append((level, leaf))
+
+    def total(self) -> Gradients:
+        """Return the sum of all leaves."""
+        _, total = self._waiting.pop()
+        while self._waiting:
+            total = _added(self._waiting.pop()[1], total)
+        return total
+
+
+def _added(left: Gradients, right: Gradients) -> Gradients:
+    torch._foreach_add_(left, right)
+    return left
+
+
+def updated_average(average: float | None, loss: float) -> float:
+    """Return Darknet's running mean of the loss: .9 of the old and .1 of the new, float32.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/detector.c train_detector.
+    """
+    if average is None:
+        return loss
+    return float(np.float32(np.float32(average) * 0.9 + np.float32(loss) * 0.1))

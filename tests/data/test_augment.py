@@ -1,0 +1,284 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.image import Pixels
+from relume.draws import draw_words
+from relume.formats.sections import Net
+
+NET = Net(
+    line=1,
+    batch=4,
+    written_batch=4,
+    subdivisions=2,
+    width=64,
+    height=64,
+    channels=3,
+    hue=0.1,
+    saturation=1.5,
+    exposure=1.5,
+)
+PLAIN = replace(NET, hue=0.0, saturation=1.0, exposure=1.0, flip=False)
+CUTS = st.builds(
+    Plan,
+    pleft=st.integers(-40, 40),
+    pright=st.integers(-40, 40),
+    ptop=st.integers(-30, 30),
+    pbot=st.integers(-30, 30),
+    flip=st.booleans(),
+)
+
+
+def noise(height: int, width: int, channels: int = 3) -> Pixels:
+    words = draw_words(1, "noise", (height, width), height * width * channels)
+    return (words >> np.uint64(56)).astype(np.uint8).reshape(height, width, channels)
+
+
+def boxes_of(*rows: tuple[float, float, float, float, float]) -> Boxes:
+    return np.array(rows, dtype=np.float32).reshape(-1, 5)
+
+
+# ---- drawing a plan
+
+
+def test_the_plan_of_a_position_never_changes() -> None:
+    # Raise `numerics` if this must change: every run in progress would see other pictures.
+    assert draw_plan(NET, 0.3, 1.5, 640, 480, seed=1, position=12345) == Plan()
+
+
+def test_without_augmentation_a_plan_only_shuffles() -> None:
+    plan = draw_plan(PLAIN, 0.0, 1.0, 640, 480, 1, 2)
+    assert replace(plan, shuffle=None) == Plan()
+    assert plan.shuffle is not None
+
+
+def test_one_kind_of_augmentation_leaves_the_draws_of_the_others() -> None:
+    for position in range(20):
+        plan = draw_plan(NET, 0.3, 1.0, 640, 480, 5, position)
+        no_flip = draw_plan(replace(NET, flip=False), 0.3, 1.0, 640, 480, 5, position)
+        assert no_flip == replace(plan, flip=False)
+        no_hue = draw_plan(replace(NET, hue=0.0), 0.3, 1.0, 640, 480, 5, position)
+        assert no_hue == replace(plan, hue=0.0)
+        no_jitter = draw_plan(NET, 0.0, 1.0, 640, 480, 5, position)
+        assert no_jitter == replace(plan, pleft=0, pright=0, ptop=0, pbot=0)
+
+
+def test_seeds_and_positions_have_plans_of_their_own() -> None:
+    plans = {draw_plan(NET, 0.3, 1.0, 640, 480, seed, p) for seed in range(4) for p in range(50)}
+    assert len(plans) == 200
+
+
+def test_draws_fill_their_ranges() -> None:
+    plans = [draw_plan(NET, 0.3, 1.0, 640, 480, 9, position) for position in range(400)]
+    for cuts, most in (
+        ([cut for plan in plans for cut in (plan.pleft, plan.pright)], 192),
+        ([cut for plan in plans for cut in (plan.ptop, plan.pbot)], 144),
+    ):
+        assert -most <= min(cuts) < -0.97 * most
+        assert 0.97 * most < max(cuts) <= most
+        # Uniform: standard error of the mean is most / sqrt(3) / sqrt(800) = most / 49.
+        assert abs(float(np.mean(cuts))) < most / 10
+    assert 150 < sum(plan.flip for plan in plans) < 250  # 200 expected, standard deviation 10
+    assert 150 < sum(plan.hue > 0 for plan in plans) < 250
+    assert max(abs(plan.hue) for plan in plans) <= np.float32(0.1)
+    for factors in ([p.saturation for p in plans], [p.exposure for p in plans]):
+        assert 1 / 1.5 <= min(factors) < 0.68
+        assert 1.48 < max(factors) <= 1.5
+        assert 150 < sum(factor > 1 for factor in factors) < 250
+
+
+def test_resize_zooms_both_ways_and_below_one_only_outwards() -> None:
+    both = [draw_plan(PLAIN, 0.0, 1.5, 600, 300, 9, position) for position in range(300)]
+    assert (min(p.pleft for p in both), max(p.pleft for p in both)) == (-149, 99)
+    assert (min(p.ptop for p in both), max(p.ptop for p in both)) == (-74, 49)
+    # One draw moves left and top, the other right and bottom, as in Darknet.
+    assert len({(p.pleft > 0, p.ptop > 0) for p in both if abs(p.ptop) > 1}) == 2
+    outwards = [draw_plan(PLAIN, 0.0, 0.5, 600, 300, 9, position) for position in range(300)]
+    assert min(p.pright for p in outwards) < -290
+    assert max(p.pright for p in outwards) <= 0
+
+
+@settings(deadline=None)
+@given(
+    st.floats(0, 3, width=32),
+    st.floats(0.125, 8, width=32),
+    st.integers(1, 500),
+    st.integers(1, 500),
+    st.integers(0, 2**40),
+)
+def test_a_plan_always_leaves_some_of_the_picture(
+    jitter: float, resize: float, width_px: int, height_px: int, position: int
+) -> None:
+    plan = draw_plan(NET, jitter, resize, width_px, height_px, 3, position)
+    assert max(plan.pleft, 0) + max(plan.pright, 0) < width_px
+    assert max(plan.ptop, 0) + max(plan.pbot, 0) < height_px
+
+
+def test_a_factor_of_zero_means_one() -> None:
+    plan = draw_plan(replace(NET, saturation=0.0, exposure=0.0), 0.3, 1.0, 640, 480, 1, 2)
+    assert (plan.saturation, plan.exposure) == (1.0, 1.0)
+
+
+# ---- pixels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_neutral_plan_gives_the_picture_itself(channels: int) -> None:
+    picture = noise(37, 53, channels)
+    np.testing.assert_array_equal(apply_to_pixels(picture, Plan(), 53, 37), picture)
+
+
+@settings(deadline=None, max_examples=40)
+@given(CUTS, st.sampled_from([1, 3]))
+def test_a_cut_is_what_darknet_cuts(plan: Plan, channels: int) -> None:
+    picture = noise(90, 120, channels)
+    width, height = 120 - plan.pleft - plan.pright, 90 - plan.ptop - plan.pbot
+    canvas = np.empty((height, width, channels), dtype=np.uint8)
+    canvas[:] = np.rint(picture.mean(axis=(0, 1)))
+    for y in range(max(0, -plan.ptop), min(height, 90 - plan.ptop)):
+        for x in range(max(0, -plan.pleft), min(width, 120 - plan.pleft)):
+            canvas[y, x] = picture[y + plan.ptop, x + plan.pleft]
+    sized = cv2.resize(canvas, (64, 48)).reshape(48, 64, channels)
+    expected = sized[:, ::-1] if plan.flip else sized
+    np.testing.assert_array_equal(apply_to_pixels(picture, plan, 64, 48), expected)
+
+
+@pytest.mark.parametrize(("hue", "sat", "exp"), [(0.1, 1.5, 0.67), (-0.2, 0.4, 1.4), (0.5, 1, 1)])
+def test_colours_change_as_by_opencvs_saturating_arithmetic(
+    hue: float, sat: float, exp: float
+) -> None:
+    picture = noise(60, 80)
+    h, s, v = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
+    h = cv2.add(h, (179 * hue, 0.0, 0.0, 0.0))
+    s, v = cv2.convertScaleAbs(s, alpha=sat), cv2.convertScaleAbs(v, alpha=exp)
+    expected = cv2.cvtColor(cv2.merge([h, s, v]), cv2.COLOR_HSV2RGB)
+    plan = Plan(hue=hue, saturation=sat, exposure=exp)
+    np.testing.assert_array_equal(apply_to_pixels(picture, plan, 80, 60), expected)
+
+
+def test_a_hue_below_zero_stays_red() -> None:
+    orange = np.full((4, 4, 3), (255, 128, 0), dtype=np.uint8)
+    assert apply_to_pixels(orange, Plan(hue=-0.5), 4, 4)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_grey_picture_only_changes_its_exposure() -> None:
+    grey = noise(8, 8, 1)
+    expected = cv2.convertScaleAbs(grey[:, :, 0], alpha=1.3)[:, :, None]
+    plan = Plan(hue=0.1, saturation=1.5, exposure=1.3)
+    np.testing.assert_array_equal(apply_to_pixels(grey, plan, 8, 8), expected)
+
+
+# ---- truths
+
+
+def darknet_truths(boxes: Boxes, plan: Plan, size: tuple[int, int], net: int, max: int) -> Boxes:
+    """Darknet's steps written one box at a time, after the shuffle."""
+    f = np.float32
+    truths = []
+    for label, x, y, w, h in boxes[:max]:
+        if (x == 0 and y == 0) or x + w / f(2) < 0 or y + h / f(2) < 0:
+            continue
+        if x - w / f(2) > 1 or y - h / f(2) > 1:
+            continue
+        edges = []
+        for centre, extent, start, end, side in (
+            (x, w, plan.pleft, plan.pright, size[0]),
+            (y, h, plan.ptop, plan.pbot, size[1]),
+        ):
+            s = f(side - start - end) / f(side)
+            d = f(start) / f(side) / s
+            edges += [(centre + sign * extent / f(2)) * (f(1) / s) - d for sign in (-1, 1)]
+        left, right, top, bottom = edges
+        if plan.flip:
+            left, right = f(1) - right, f(1) - left
+        left, right, top, bottom = (
+            min(f(1), e) if e > 0 else f(0) for e in edges_of(left, right, top, bottom)
+        )
+        w, h = right - left, bottom - top
+        x, y = (left + right) / f(2), (top + bottom) / f(2)
+        if w >= f(1) / f(net) and h >= f(1) / f(net) and 0 < x <= 1 and 0 < y <= 1:
+            truths.append((label, x, y, w, h))
+    return boxes_of(*truths)
+
+
+def edges_of(*edges: np.float32) -> tuple[np.float32, ...]:
+    return edges
+
+
+@settings(deadline=None)
+@given(
+    CUTS,
+    st.lists(
+        st.tuples(
+            st.integers(0, 9).map(float),
+            *[st.floats(-0.25, 1.25, width=32)] * 2,
+            *[st.floats(-0.125, 1.5, width=32)] * 2,
+        ),
+        max_size=8,
+    ),
+    st.integers(1, 9),
+)
+def test_truths_are_darknets(
+    plan: Plan, rows: list[tuple[float, float, float, float, float]], max: int
+) -> None:
+    boxes = boxes_of(*rows)
+    truths = apply_to_truths(boxes, plan, 120, 90, 64, 64, max)
+    np.testing.assert_array_equal(truths, darknet_truths(boxes, plan, (120, 90), 64, max))
+    assert truths.dtype == np.float32
+
+
+@settings(deadline=None, max_examples=60)
+@given(CUTS, st.integers(0, 90), st.integers(0, 60), st.integers(8, 30), st.integers(8, 30))
+def test_boxes_follow_the_pixels(plan: Plan, left: int, top: int, w: int, h: int) -> None:
+    picture = np.zeros((90, 120, 3), dtype=np.uint8)
+    picture[top : top + h, left : left + w] = 255
+    box = boxes_of((0, (left + w / 2) / 120, (top + h / 2) / 90, w / 120, h / 90))
+    sized = apply_to_pixels(picture, plan, 416, 416)
+    rows, columns = np.nonzero(sized[:, :, 0] > 127)
+    truths = apply_to_truths(box, plan, 120, 90, 416, 416, 200)
+    if len(rows) == 0:
+        assert len(truths) == 0
+        return
+    ((_, x, y, w_rel, h_rel),) = truths * np.float32(416)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    told = [x - w_rel / 2, y - h_rel / 2, x + w_rel / 2, y + h_rel / 2]
+    # Half-way between white and black is within half a pixel of the edge, rounded to a pixel.
+    np.testing.assert_allclose(told, found, atol=1.01)
+
+
+def test_small_outside_and_wrong_boxes_are_dropped() -> None:
+    good = (1.0, 0.5, 0.5, 0.25, 0.25)
+    boxes = boxes_of(
+        (0, 0.5, 0.5, 0.01, 0.5),  # narrower than one of 64 pixels
+        (0, 0.0, 0.0, 0.5, 0.5),  # Darknet's mark for a wrong label
+        (0, 1.5, 0.5, 0.5, 0.5),  # outside the picture
+        good,
+        (0, 0.5, 0.5, -0.2, 0.5),  # negative
+    )
+    truths = apply_to_truths(boxes, Plan(), 100, 100, 64, 64, 200)
+    np.testing.assert_array_equal(truths, boxes_of(good))
+
+
+def test_dropped_boxes_count_towards_max() -> None:
+    boxes = boxes_of((0, 0.5, 0.5, 0, 0), (1, 0.5, 0.5, 0.5, 0.5), (2, 0.5, 0.5, 0.5, 0.5))
+    assert apply_to_truths(boxes, Plan(), 100, 100, 64, 64, 2)[:, 0].tolist() == [1]
+
+
+def test_a_picture_without_boxes_has_no_truths() -> None:
+    plan = draw_plan(NET, 0.3, 1.0, 100, 100, 1, 2)
+    assert apply_to_truths(boxes_of(), plan, 100, 100, 64, 64, 200).shape == (0, 5)
+
+
+def test_a_shuffle_keeps_every_box() -> None:
+    boxes = boxes_of(*((i, 0.5, 0.5, 0.25, 0.25) for i in range(30)))
+    orders = []
+    for shuffle in range(5):
+        truths = apply_to_truths(boxes, Plan(shuffle=shuffle), 100, 100, 64, 64, 200)
+        assert sorted(truths[:, 0]) == list(range(30))
+        orders.append(tuple(truths[:, 0]))
+    assert len(set(orders)) == 5

@@ -1,0 +1,183 @@
+import threading
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from relume.data.batch import MiniBatch, Source, load_mini_batch, load_sample, mini_batches
+from relume.draws import draw_words
+from relume.errors import ImageError
+from relume.formats.sections import Net, Yolo
+from tests.shared import SHARED, needs_shared
+
+NET = Net(
+    line=1,
+    batch=8,
+    written_batch=8,
+    subdivisions=2,
+    width=64,
+    height=64,
+    channels=3,
+    hue=0.1,
+    saturation=1.5,
+    exposure=1.5,
+)
+HEAD = Yolo(line=2, jitter=0.3, resize=1.2)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    """Ten pictures of different sizes, the i-th with i boxes of class i."""
+    paths, labels = [], []
+    for i in range(10):
+        height, width = 40 + 3 * i, 70 - 2 * i
+        words = draw_words(i, "test", (), height * width * 3)
+        pixels = (words >> np.uint64(56)).astype(np.uint8).reshape(height, width, 3)
+        paths.append(tmp_path / f"{i}.png")
+        assert cv2.imwrite(str(paths[-1]), pixels)
+        labels.append(np.array([[i, 0.5, 0.5, 0.5, 0.5]] * i, dtype=np.float32).reshape(-1, 5))
+    places = [f"train.txt:{i + 1}" for i in range(10)]
+    return Source(NET, HEAD, 3, paths, places, labels)
+
+
+def size_of(position: int) -> tuple[int, int]:
+    return ((64, 64), (96, 32), (32, 96))[position // 16 % 3]
+
+
+def assert_same(left: MiniBatch, right: MiniBatch) -> None:
+    for field in fields(MiniBatch):
+        np.testing.assert_array_equal(getattr(left, field.name), getattr(right, field.name))
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("relume-load")]
+
+
+def close(batches: Iterator[MiniBatch]) -> None:
+    batches.close()  # type: ignore[attr-defined]
+    for thread in loader_threads():
+        thread.join(timeout=10)
+    assert loader_threads() == []
+
+
+def test_workers_and_read_ahead_change_no_byte(source: Source) -> None:
+    expected = list(mini_batches(source, 0, size_of, 0, 0, 64))
+    assert len(expected) == 16
+    for workers, read_ahead in ((1, 0), (1, 3), (2, 1), (3, 2), (5, 40)):
+        loaded = list(mini_batches(source, 0, size_of, workers, read_ahead, 64))
+        assert len(loaded) == 16
+        for left, right in zip(loaded, expected, strict=True):
+            assert_same(left, right)
+
+
+def test_starting_later_gives_the_same_mini_batches(source: Source) -> None:
+    whole = list(mini_batches(source, 0, size_of, 2, 2, 48))
+    for left, right in zip(mini_batches(source, 24, size_of, 2, 2, 48), whole[6:], strict=True):
+        assert_same(left, right)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours(source: Source) -> None:
+    together = load_mini_batch(source, 20, 64, 64)
+    for row, position in enumerate(range(20, 24)):
+        alone = replace(source, net=replace(NET, batch=1, subdivisions=1))
+        mini_batch = load_mini_batch(alone, position, 64, 64)
+        np.testing.assert_array_equal(mini_batch.images[0], together.images[row])
+        count = mini_batch.boxes_xywh_rel.shape[1]
+        np.testing.assert_array_equal(
+            mini_batch.boxes_xywh_rel[0], together.boxes_xywh_rel[row, :count]
+        )
+        assert mini_batch.indices[0] == together.indices[row]
+
+
+def test_a_mini_batch_is_laid_out_as_described(source: Source) -> None:
+    mini_batch = load_mini_batch(source, 4, 96, 32)
+    assert mini_batch.images.shape == (4, 32, 96, 3)
+    assert mini_batch.images.flags.c_contiguous
+    assert mini_batch.positions == (4, 5, 6, 7)
+    assert mini_batch.digests.dtype == np.uint64
+    assert mini_batch.classes.shape[1] == max(
+        len(load_sample(source, p, 96, 32).truths) for p in range(4, 8)
+    )
+    for row, index in enumerate(mini_batch.indices):
+        sample = load_sample(source, 4 + row, 96, 32)
+        count = len(sample.truths)
+        assert mini_batch.classes[row, :count].tolist() == [index] * count
+        assert (mini_batch.classes[row, count:] == -1).all()
+        assert not mini_batch.boxes_xywh_rel[row, count:].any()
+        assert int(mini_batch.digests[row]) == sample.digest
+
+
+def test_a_mini_batch_without_truths_has_one_padding_column(source: Source) -> None:
+    bare = replace(source, labels=[np.zeros((0, 5), dtype=np.float32)] * 10)
+    mini_batch = load_mini_batch(bare, 0, 32, 32)
+    assert mini_batch.boxes_xywh_rel.shape == (4, 1, 4)
+    assert (mini_batch.classes == -1).all()
+
+
+def test_an_epoch_shows_every_picture_once(source: Source) -> None:
+    seen = [i for batch in mini_batches(source, 0, size_of, 2, 1, 20) for i in batch.indices]
+    assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_stops_its_own_mini_batch(source: Source, workers: int) -> None:
+    bad = load_sample(source, 9, 64, 64).index
+    good = (9 - load_sample(source, 8, 64, 64).index) >= 0
+    assert good
+    source.image_paths[bad].write_bytes(b"broken")
+    # Picture `bad` stands at position 9 of the first ten, so in the third mini-batch.
+    batches = mini_batches(source, 0, size_of, workers, 5, 64)
+    assert [next(batches).positions[0], next(batches).positions[0]] == [0, 4]
+    with pytest.raises(ImageError, match=rf"^train\.txt:{bad + 1}: .*{bad}\.png cannot be decoded"):
+        next(batches)
+    close(batches)
+
+
+def test_no_more_is_read_ahead_than_asked(source: Source) -> None:
+    asked: list[int] = []
+
+    def counted(position: int) -> tuple[int, int]:
+        asked.append(position)
+        return 32, 32
+
+    batches = mini_batches(source, 0, counted, 1, 3, 4000)
+    assert asked == []
+    next(batches)
+    assert asked == [0, 4, 8, 12]
+    next(batches)
+    assert asked == [0, 4, 8, 12, 16]
+    close(batches)
+
+
+def test_closing_drops_what_is_waiting(source: Source) -> None:
+    batches = mini_batches(source, 0, size_of, 2, 500, 4000)
+    next(batches)
+    close(batches)
+
+
+def test_nothing_is_loaded_behind_the_end(source: Source) -> None:
+    assert list(mini_batches(source, 8, size_of, 2, 2, 8)) == []
+    assert [b.positions[0] for b in mini_batches(source, 8, size_of, 2, 9, 16)] == [8, 12]
+
+
+@needs_shared
+def test_real_pictures_keep_nearly_all_their_boxes() -> None:
+    folder = SHARED / "data" / "bccd"
+    lines = (folder / "train.txt").read_text().split()[:40]
+    paths = [folder / line for line in lines]
+    labels = [
+        np.loadtxt(path.with_suffix(".txt"), dtype=np.float32, ndmin=2).reshape(-1, 5)
+        for path in paths
+    ]
+    source = Source(NET, Yolo(line=2, jitter=0.3), 1, paths, lines, labels)
+    batches = list(mini_batches(source, 0, lambda _: (416, 416), 2, 2, 40))
+    kept = sum(int((batch.classes >= 0).sum()) for batch in batches)
+    written = sum(map(len, labels))
+    # A side loses .075 of its length on average, at either end: 15 % of the area's boxes or so.
+    assert 0.7 * written < kept < written
+    boxes = np.concatenate([batch.boxes_xywh_rel[batch.classes >= 0] for batch in batches])
+    assert (boxes[:, :2] - boxes[:, 2:] / 2 >= -1e-6).all()  # rounding of centre and size
+    assert (boxes[:, :2] + boxes[:, 2:] / 2 <= 1 + 1e-6).all()

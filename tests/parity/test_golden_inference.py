@@ -1,0 +1,154 @@
+"""Detections on real pictures are those of the original Darknet."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from relume.formats.cfg import read_cfg
+from relume.model.detect import Detections, Picture, detect_image, nms_sort
+from relume.model.network import Network, fold_batch_norm
+from tests.parity.weights_files import fill
+from tests.shared import SHARED, needs_shared
+
+GOLDEN = SHARED / "golden" / "inference"
+MODELS = ("yolov3-tiny", "yolo-fastest-1.1")
+THRESH = 0.005
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `detector valid`: a box in pixels, counted from 1, cut to the picture."""
+
+    probability: float
+    box_px: tuple[float, ...]
+
+
+Rows = dict[tuple[str, str], list[Row]]
+"""By (picture, class), the most probable first."""
+
+
+@needs_shared
+@pytest.mark.parametrize("name", MODELS)
+def test_with_darknets_batch_norm_formula_every_row_is_the_same(name: str) -> None:
+    network = _network(name)
+    for key, tensor in network.darknet_arrays().items():
+        if key.endswith("rolling_variance"):
+            # The original divides by sqrt(v) + 1e-6, this project by sqrt(v + 1e-5).
+            tensor.copy_((tensor.double().sqrt() + 1e-6) ** 2 - 1e-5)
+    golden, ours = _read(GOLDEN / f"{name}.valid.tsv"), _detect(network, name)
+    assert {key: len(rows) for key, rows in ours.items()} == {
+        key: len(rows) for key, rows in golden.items()
+    }
+    probability, pixels = _largest_differences(golden, ours)
+    # golden/inference/README.md: float32 rounding of two implementations.
+    assert probability < 1e-5
+    assert pixels < 0.01
+
+
+@needs_shared
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_with_our_batch_norm_formula_detections_hardly_change(name: str, folded: bool) -> None:
+    network = _network(name)
+    if folded:
+        network = fold_batch_norm(network)
+    golden, ours = _read(GOLDEN / f"{name}.valid.tsv"), _detect(network, name)
+    # golden/inference/README.md: rows within 1e-3 of the threshold may come and go.
+    for rows, others in ((golden, ours), (ours, golden)):
+        for key, of_key in rows.items():
+            surplus = of_key[len(others.get(key, [])) :]
+            assert all(row.probability < THRESH + 1e-3 for row in surplus)
+    probability, pixels = _largest_differences(golden, ours)
+    assert probability < 1e-3
+    assert pixels < 0.5
+
+
+@needs_shared
+@pytest.mark.parametrize("name", MODELS)
+def test_what_detector_test_prints_is_found(name: str) -> None:
+    network = _network(name)
+    printed: dict[str, list[str]] = {}
+    for line in (GOLDEN / f"{name}.test-thresh0.3.txt").read_text().splitlines():
+        if line.startswith("# "):
+            picture = line.removeprefix("# ").strip()
+            printed[picture] = []
+        else:
+            printed[picture].append(line)
+    names = _names()
+    for picture, lines in printed.items():
+        found = _original_detections(network, _picture(picture), 0.3)
+        ours = [
+            f"{names[column]}: {probability * 100:.0f}%"
+            for row in found.probabilities
+            for column, probability in enumerate(row)
+            if probability > 0
+        ]
+        # The order is that of Darknet's last, unstable sort.
+        assert sorted(ours) == sorted(lines)
+
+
+def _network(name: str) -> Network:
+    folder = SHARED / "models" / name
+    network = Network(read_cfg(folder / f"{name}.cfg", purpose="detect"), seed=None).eval()
+    fill(network, folder / f"{name}.weights")
+    return network
+
+
+def _original_detections(network: Network, picture: Picture, thresh: float) -> Detections:
+    """Detect as the original does: letterboxed, and whatever the cfg says, plain suppression."""
+    found = detect_image(network, picture, thresh, nms=1.0, letter_box=True)
+    return nms_sort(found, 0.45)
+
+
+def _detect(network: Network, name: str) -> Rows:
+    names, rows = _names(), defaultdict(list)
+    for path in sorted((SHARED / "images").glob("*.png")):
+        picture = _picture(path.name)
+        height, width = picture.shape[:2]
+        found = _original_detections(network, picture, THRESH)
+        centres, sizes = found.boxes_xywh_rel[:, :2], found.boxes_xywh_rel[:, 2:]
+        edges = np.concatenate((centres - sizes / 2, centres + sizes / 2), axis=1)
+        last = np.array((width, height, width, height), np.float32)
+        boxes = np.clip(edges * last + 1, 1, last)
+        for row, column in np.argwhere(found.probabilities):
+            box = tuple(map(float, boxes[row]))
+            rows[path.stem, names[column]].append(Row(float(found.probabilities[row, column]), box))
+    return _sorted(rows)
+
+
+def _read(path: Path) -> Rows:
+    rows = defaultdict(list)
+    for line in path.read_text().splitlines():
+        picture, name, *numbers = line.split("\t")
+        probability, *box = map(float, numbers)
+        rows[picture, name].append(Row(probability, tuple(box)))
+    return _sorted(rows)
+
+
+def _sorted(rows: Rows) -> Rows:
+    return {key: sorted(of_key, key=lambda row: -row.probability) for key, of_key in rows.items()}
+
+
+def _largest_differences(golden: Rows, ours: Rows) -> tuple[float, float]:
+    """Return the largest difference in probability and in pixels over rows that both have."""
+    pairs = [
+        pair for key, rows in golden.items() for pair in zip(rows, ours.get(key, []), strict=False)
+    ]
+    return (
+        max(abs(a.probability - b.probability) for a, b in pairs),
+        max(float(np.abs(np.subtract(a.box_px, b.box_px)).max()) for a, b in pairs),
+    )
+
+
+def _names() -> list[str]:
+    return (SHARED / "models" / "yolov3-tiny" / "coco.names").read_text().splitlines()
+
+
+def _picture(name: str) -> Picture:
+    picture: Picture = cv2.imread(str(SHARED / "images" / name))[:, :, ::-1].copy()
+    return picture
