@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from relume.formats.cfg import read_cfg
 from relume.model.detect import Detections, Picture, detect_image, nms_sort

@@ -25,6 +25,7 @@ from relume.checkpoint.state import History, Progress, RecipeRecord, TrainState
 from relume.errors import (
     CheckpointError,
     Damaged,
+    ImageError,
     OtherRecipe,
     RelumeError,
     WeightsError,
