@@ -33,14 +33,18 @@ def convolution(
     filters: int, size: int = 3, stride: int = 1, batch_normalize: int = 1, **options: object
 ) -> str:
     """Return a [convolutional] section as YOLOv3 has them."""
-    keys = {"batch_normalize": batch_normalize} if batch_normalize else {}
-    shape = {"filters": filters, "size": size, "stride": stride, "pad": 1, "activation": "leaky"}
+    keys: dict[str, object] = {"batch_normalize": 1} if batch_normalize else {}
+    shape: dict[str, object] = {
+        "filters": filters,
+        "size": size,
+        "stride": stride,
+        "pad": 1,
+        "activation": "leaky",
+    }
     return section("convolutional", **(keys | shape | options))
 
 
-def head(
-    mask: Sequence[int], anchors: str, classes: int, learning_rate: float = 1.0, **options: object
-) -> list[str]:
+def head(mask: Sequence[int], anchors: str, classes: int, **options: object) -> list[str]:
     """Return the linear convolution in front of a [yolo] section, and that section."""
     keys: dict[str, object] = {
         "mask": ",".join(map(str, mask)),
@@ -52,9 +56,8 @@ def head(
         "truth_thresh": 1,
         "random": 0,
     }
-    own = {} if learning_rate == 1.0 else {"learning_rate": learning_rate}
     filters = len(mask) * (classes + 5)
-    last = convolution(filters, 1, batch_normalize=0, activation="linear", **own)
+    last = convolution(filters, 1, batch_normalize=0, activation="linear")
     return [last, section("yolo", **(keys | options))]
 
 

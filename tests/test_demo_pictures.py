@@ -8,6 +8,7 @@ import pytest
 
 from relume import demo_pictures
 from relume.demo_pictures import CLASS_NAMES, draw_picture, write_data_set
+from relume.draws import draw_uniforms
 from relume.errors import StorageError
 
 
@@ -43,7 +44,9 @@ def test_the_folder_holds_what_darknet_reads(tmp_path: Path) -> None:
     assert train == ["img/0001.jpg", "img/0002.jpg", "img/0003.jpg"]
     assert valid == ["img/0004.jpg", "img/0005.jpg"]
     for index, path in enumerate(train + valid):
-        assert cv2.imread(str(tmp_path / path)).shape == (96, 96, 3)
+        picture = cv2.imread(str(tmp_path / path))
+        assert picture is not None
+        assert picture.shape == (96, 96, 3)
         rows = np.loadtxt((tmp_path / path).with_suffix(".txt"), ndmin=2)
         np.testing.assert_allclose(rows, draw_picture(1, index, 96)[1], atol=1e-6)
 
@@ -68,7 +71,7 @@ def test_a_box_is_the_smallest_around_the_pixels_its_plate_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A black picture, a white face and no pole: what is not black is the plate.
-    paint_face, side = demo_pictures._paint_face, 200
+    paint_face, side = demo_pictures._paint_face, 800
 
     def paint_white(supply: demo_pictures._Supply, kind: int) -> tuple[demo_pictures.Floats, ...]:
         face, outline = paint_face(supply, kind)
@@ -77,12 +80,11 @@ def test_a_box_is_the_smallest_around_the_pixels_its_plate_changes(
     monkeypatch.setattr(demo_pictures, "_paint_face", paint_white)
     monkeypatch.setattr(demo_pictures, "_GREY", (0.0, 0.0, 0.0))
     for kind in range(8):
-        numbers = demo_pictures.draw_uniforms(kind, "test", (), 2000)
+        numbers = draw_uniforms(kind, "test", (), 2000)
         picture = np.zeros((side, side, 3), np.float32)
         thing = (0.3, kind, 0.41, 0.37)
         box = demo_pictures._draw_thing(picture, demo_pictures._Supply(numbers), thing, 0.5)
         plate = picture[..., 0] / 255
-        # Sums along the edges of the box measure it finer than a pixel.
         rows, columns = np.nonzero(plate.max(1) > 0.02)[0], np.nonzero(plate.max(0) > 0.02)[0]
         low, high = box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
         drawn_low, drawn_high = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)

@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 Colour = tuple[float, float, float]  # blue, green, red in 0 … 255
 _Thing = tuple[float, int, float, float]  # size, kind, x, y (rel); classes are the first kinds
 
-_SCENE_NUMBERS = 32_000  # dealt before the pixel noise; a picture takes fewer than 30,000
+_SCENE_NUMBERS = 20_000  # dealt before the pixel noise; a picture takes fewer than 19,000
 _FACE = 256  # side of a painted face in px
 _FINE = 4  # a face is drawn this much finer than the picture, then shrunk
 

@@ -2,6 +2,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,8 +126,6 @@ def test_an_epoch_shows_every_picture_once(source: Source) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_picture_stops_its_own_mini_batch(source: Source, workers: int) -> None:
     bad = load_sample(source, 9, 64, 64).index
-    good = (9 - load_sample(source, 8, 64, 64).index) >= 0
-    assert good
     source.image_paths[bad].write_bytes(b"broken")
     # Picture `bad` stands at position 9 of the first ten, so in the third mini-batch.
     batches = mini_batches(source, 0, size_of, workers, 5, 64)
@@ -152,10 +151,22 @@ def test_no_more_is_read_ahead_than_asked(source: Source) -> None:
     close(batches)
 
 
+class CountedPaths(list[Path]):
+    """A list of paths that counts how often one is taken out."""
+
+    taken = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.taken += 1
+        return super().__getitem__(index)
+
+
 def test_closing_drops_what_is_waiting(source: Source) -> None:
-    batches = mini_batches(source, 0, size_of, 2, 500, 4000)
+    paths = CountedPaths(source.image_paths)
+    batches = mini_batches(replace(source, image_paths=paths), 0, size_of, 2, 1000, 4000)
     next(batches)
     close(batches)
+    assert paths.taken < 2000
 
 
 def test_nothing_is_loaded_behind_the_end(source: Source) -> None:
@@ -176,7 +187,8 @@ def test_real_pictures_keep_nearly_all_their_boxes() -> None:
     batches = list(mini_batches(source, 0, lambda _: (416, 416), 2, 2, 40))
     kept = sum(int((batch.classes >= 0).sum()) for batch in batches)
     written = sum(map(len, labels))
-    # A side loses .075 of its length on average, at either end: 15 % of the area's boxes or so.
+    # Either end of a side loses .075 of it on average, so 28 % of the area is cut off; boxes on
+    # the border of the rest stay.
     assert 0.7 * written < kept < written
     boxes = np.concatenate([batch.boxes_xywh_rel[batch.classes >= 0] for batch in batches])
     assert (boxes[:, :2] - boxes[:, 2:] / 2 >= -1e-6).all()  # rounding of centre and size

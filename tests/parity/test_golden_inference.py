@@ -40,10 +40,9 @@ def test_with_darknets_batch_norm_formula_every_row_is_the_same(name: str) -> No
             # The original divides by sqrt(v) + 1e-6, this project by sqrt(v + 1e-5).
             tensor.copy_((tensor.double().sqrt() + 1e-6) ** 2 - 1e-5)
     golden, ours = _read(GOLDEN / f"{name}.valid.tsv"), _detect(network, name)
-    assert {key: len(rows) for key, rows in ours.items()} == {
-        key: len(rows) for key, rows in golden.items()
-    }
-    probability, pixels = _largest_differences(golden, ours)
+    pairs, alone = _matched(golden, ours)
+    assert alone == []
+    probability, pixels = _largest_differences(pairs)
     # golden/inference/README.md: float32 rounding of two implementations.
     assert probability < 1e-5
     assert pixels < 0.01
@@ -57,12 +56,11 @@ def test_with_our_batch_norm_formula_detections_hardly_change(name: str, folded:
     if folded:
         network = fold_batch_norm(network)
     golden, ours = _read(GOLDEN / f"{name}.valid.tsv"), _detect(network, name)
-    # golden/inference/README.md: rows within 1e-3 of the threshold may come and go.
-    for rows, others in ((golden, ours), (ours, golden)):
-        for key, of_key in rows.items():
-            surplus = of_key[len(others.get(key, [])) :]
-            assert all(row.probability < THRESH + 1e-3 for row in surplus)
-    probability, pixels = _largest_differences(golden, ours)
+    pairs, alone = _matched(golden, ours)
+    probability, pixels = _largest_differences(pairs)
+    # golden/inference/README.md: rows near a threshold, that of suppression included, may go.
+    assert all(row.probability < THRESH + 1e-3 or near for row, near in alone)
+    assert len(alone) <= 2
     assert probability < 1e-3
     assert pixels < 0.5
 
@@ -79,8 +77,8 @@ def test_what_detector_test_prints_is_found(name: str) -> None:
         else:
             printed[picture].append(line)
     names = _names()
-    for picture, lines in printed.items():
-        found = _original_detections(network, _picture(picture), 0.3)
+    for file, lines in printed.items():
+        found = _original_detections(network, _picture(file), 0.3)
         ours = [
             f"{names[column]}: {probability * 100:.0f}%"
             for row in found.probabilities
@@ -133,14 +131,45 @@ def _sorted(rows: Rows) -> Rows:
     return {key: sorted(of_key, key=lambda row: -row.probability) for key, of_key in rows.items()}
 
 
-def _largest_differences(golden: Rows, ours: Rows) -> tuple[float, float]:
-    """Return the largest difference in probability and in pixels over rows that both have."""
-    pairs = [
-        pair for key, rows in golden.items() for pair in zip(rows, ours.get(key, []), strict=False)
-    ]
+def _matched(golden: Rows, ours: Rows) -> tuple[list[tuple[Row, Row]], list[tuple[Row, bool]]]:
+    """Return rows that mean the same box, and the others.
+
+    Of each row alone: whether it overlaps a more probable one by nearly what suppresses it.
+    """
+    pairs, alone = [], []
+    for key in golden.keys() | ours.keys():
+        left = list(ours.get(key, []))
+        of_key = [*golden.get(key, []), *left]
+        for row in golden.get(key, []):
+            same = [other for other in left if _apart_px(row, other) < 0.5]
+            if same:
+                pairs.append((row, same[0]))
+                left.remove(same[0])
+            else:
+                alone.append((row, _nearly_suppressed(row, of_key)))
+        alone += [(row, _nearly_suppressed(row, of_key)) for row in left]
+    return pairs, alone
+
+
+def _nearly_suppressed(row: Row, of_key: list[Row]) -> bool:
+    return any(abs(_iou(row, other) - 0.45) < 1e-3 for other in of_key)
+
+
+def _iou(a: Row, b: Row) -> float:
+    (ax, ay, au, av), (bx, by, bu, bv) = a.box_px, b.box_px
+    shared = max(min(au, bu) - max(ax, bx), 0) * max(min(av, bv) - max(ay, by), 0)
+    return shared / ((au - ax) * (av - ay) + (bu - bx) * (bv - by) - shared)
+
+
+def _apart_px(a: Row, b: Row) -> float:
+    return float(np.abs(np.subtract(a.box_px, b.box_px)).max())
+
+
+def _largest_differences(pairs: list[tuple[Row, Row]]) -> tuple[float, float]:
+    """Return the largest difference in probability and in pixels."""
     return (
         max(abs(a.probability - b.probability) for a, b in pairs),
-        max(float(np.abs(np.subtract(a.box_px, b.box_px)).max()) for a, b in pairs),
+        max(_apart_px(a, b) for a, b in pairs),
     )
 
 
@@ -149,5 +178,6 @@ def _names() -> list[str]:
 
 
 def _picture(name: str) -> Picture:
-    picture: Picture = cv2.imread(str(SHARED / "images" / name))[:, :, ::-1].copy()
-    return picture
+    pixels = cv2.imread(str(SHARED / "images" / name))
+    assert pixels is not None
+    return np.ascontiguousarray(pixels[:, :, ::-1], np.uint8)

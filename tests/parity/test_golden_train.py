@@ -84,8 +84,9 @@ def _train(network: Network, cfg: Cfg, iterations: int) -> Iterator[float]:
 
 
 def _mini_batch(count: int) -> tuple[Tensor, Truths]:
-    pixels = cv2.imread(str(GOLDEN / "img.png"))[:, :, ::-1].copy()
-    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    pixels = cv2.imread(str(GOLDEN / "img.png"))
+    assert pixels is not None
+    image = torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
     labels = np.loadtxt(GOLDEN / "img.txt", dtype=np.float32)
     boxes = torch.from_numpy(labels[:, 1:]).repeat(count, 1, 1)
     classes = torch.from_numpy(labels[:, 0]).long().repeat(count, 1)

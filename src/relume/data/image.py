@@ -1,7 +1,7 @@
 """Read a picture file once: its pixels for training, its digest for the record.
 
-Not covered: a JPEG that is cut but still decodes, in part, is accepted with what there is, as
-in Darknet; its digest tells it from the whole file.
+Not covered: how broken a picture may be before it counts as undecodable is OpenCV's decision;
+OpenCV's version belongs to a run's numeric environment.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ def _decode_head(
     probabilities = torch.sigmoid(rows[image, row, 5:]) * found[:, None]
     probabilities = torch.where(probabilities > thresh, probabilities, 0.0)
     counts = torch.bincount(image, minlength=raw.shape[0]).tolist()
-    columns = [part.cpu().split(counts) for part in (boxes, found, probabilities)]
+    columns = [torch.split(part.cpu(), counts) for part in (boxes, found, probabilities)]
     return [
         (b.contiguous().numpy(), o.numpy(), p.numpy()) for b, o, p in zip(*columns, strict=True)
     ]
@@ -161,11 +161,13 @@ def prepare_image(picture: Picture, net_width: int, net_height: int, letter_box:
 def letterbox_size(width: int, height: int, net_width: int, net_height: int) -> tuple[int, int]:
     """Return (width, height) in pixels of a picture that just fits into the network's input.
 
+    Neither is less than 1, however long and thin the picture.
+
     Source: pjreddie src/image.c letterbox_image (integer division).
     """
     if net_width * height < net_height * width:
-        return net_width, height * net_width // width
-    return width * net_height // height, net_height
+        return net_width, max(1, height * net_width // width)
+    return max(1, width * net_height // height), net_height
 
 
 def correct_boxes(
@@ -180,11 +182,13 @@ def correct_boxes(
     """
     inner = np.array(letterbox_size(width, height, net_width, net_height), np.float32)
     net = np.array((net_width, net_height), np.float32)
-    centres, sizes = np.split(detections.boxes_xywh_rel, 2, axis=1)
+    boxes = detections.boxes_xywh_rel
+    centres, sizes = boxes[:, :2], boxes[:, 2:]
     # Half a pixel may hide in the offset; Darknet ignores it here, though not when embedding.
     moved = (centres - (net - inner) / 2 / net) / (inner / net)
-    boxes = np.concatenate((moved, sizes * (net / inner)), axis=1)
-    return replace(detections, boxes_xywh_rel=boxes)
+    return replace(
+        detections, boxes_xywh_rel=np.concatenate((moved, sizes * (net / inner)), axis=1)
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,94 @@
+"""Small real runs for the contract tests: drawn pictures, a small net, everything in one folder."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from relume.checkpoint.keeper import Keeper
+from relume.checkpoint.state import TrainState
+from relume.demo_pictures import write_data_set
+from relume.spec import Flags, RunSpec, read_spec
+from relume.train.environment import declare
+from relume.train.journal import Journal
+from relume.train.loop import Stop, train
+from relume.train.start import StartFlags, starting_state
+from relume.train.step import Report
+from tests.cfg_texts import small_cfg
+
+CPU = torch.device("cpu")
+AUGMENTED = {"saturation": 1.5, "exposure": 1.5, "hue": 0.1, "resize_step": 16}
+MOVING = {"jitter": 0.3, "random": 1}
+
+
+def sgd_cfg(max_batches: int = 200, **options: object) -> str:
+    """Momentum, decay, burn-in, a step inside the run, augmentation, multi-scale, dropout."""
+    return small_cfg(
+        **{
+            "dropout": 0.2,
+            "yolo": MOVING,
+            "burn_in": 3,
+            "policy": "steps",
+            "steps": "7,10",
+            "scales": ".5,.1",
+            "max_batches": max_batches,
+            **AUGMENTED,
+            **options,
+        }  # type: ignore[arg-type]
+    )
+
+
+def adam_cfg(max_batches: int = 200) -> str:
+    """The same with Adam."""
+    return sgd_cfg(max_batches, adam=1, B1=0.9, B2=0.999)
+
+
+def write_run(folder: Path, cfg_text: str) -> Path:
+    """Write pictures, data file and net.cfg into `folder` and return it."""
+    write_data_set(folder, seed=3, train=7, valid=1, side_px=72)
+    (folder / "net.cfg").write_text(cfg_text)
+    return folder
+
+
+def copied_run(source: Path, target: Path) -> Path:
+    """Copy the inputs of a run (not its backup folder) into `target` and return it."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("backup"))
+    return target
+
+
+def read_run(folder: Path, **operation: int) -> RunSpec:
+    """Read the run in `folder`."""
+    spec = read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), pytest.fail)
+    return replace(spec, operation=replace(spec.operation, **operation))  # type: ignore[arg-type]
+
+
+def train_until(
+    folder: Path, iteration: int | None = None, start: StartFlags | None = None, **operation: int
+) -> TrainState:
+    """Start or go on as the command does, in this process; stop after `iteration`."""
+    operation = {"workers": 0, **operation}
+    spec = read_run(folder, **operation)
+    spec.operation.backup.mkdir(exist_ok=True)
+    said: list[str] = []
+    environment = declare(torch.get_num_threads(), CPU)
+    state = starting_state(spec, start or StartFlags(), environment, said.append)
+    stop = Stop(requested=iteration is not None and state.iteration >= iteration)
+
+    def watch(state: TrainState, report: Report) -> None:
+        stop.requested = state.iteration == iteration
+
+    folder, name = spec.operation.backup, spec.operation.name
+    keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, pytest.fail)
+    journal = Journal(folder / f"{name}.journal.jsonl", state.history)
+    end = train(spec, state, keeper, journal, stop, watch, CPU)
+    journal.close()
+    return end
+
+
+def promised_files(folder: Path) -> dict[str, bytes]:
+    """Return the files under the promise by name: weights, backups, journal."""
+    suffixes = (".weights", ".backup", ".jsonl")
+    files = sorted((folder / "backup").iterdir())
+    return {path.name: path.read_bytes() for path in files if path.suffix in suffixes}
