@@ -182,8 +182,10 @@ def _sources(cfg: Cfg, index: int) -> tuple[int, ...]:
 
 
 def _behind_dropout(cfg: Cfg, source: int, reader: int) -> int:
-    """Return the layer to read for `source`: Darknet's [dropout] works in its input's place,
-    so who names the layer before it reads what it left.
+    """Return the layer to read for `source`, which is a [dropout] behind it if there is one.
+
+    Darknet's [dropout] works in its input's place: who names the layer before it reads what
+    it left.
 
     Source: AlexeyAB src/parser.c parse_network_cfg_custom (l.output of DROPOUT).
     """

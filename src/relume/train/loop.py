@@ -15,7 +15,7 @@ import torch
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, TrainState
 from relume.data.batch import MiniBatch, Source, mini_batches
-from relume.errors import ImageError
+from relume.errors import ImageError, RelumeError
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
 from relume.spec import Recipe, RunSpec
@@ -64,23 +64,28 @@ def train(
     keeper.stop(state)  # writes what a kill after this very state left undone
     batches = _batches(spec, first_position=state.progress.seen)
     checked = _unchanged(batches, pictures, recipe)
-    while state.iteration < net.max_batches and not stop.requested:
-        iteration = state.iteration + 1
-        rate = learning_rate(net, iteration)
-        report, consumed = train_iteration(network, optimizer, checked, iteration, rate)
-        for mini_batch in consumed:
-            pictures[list(mini_batch.indices)] = mini_batch.digests
-        progress = Progress(
-            seen=iteration * net.batch,
-            average_loss=updated_average(state.progress.average_loss, report.loss),
-        )
-        captured = capture(network, optimizer, pictures, state, progress, state.history)
-        record = record_of(report, progress, captured.digest())
-        state = replace(captured, history=state.history.appended(record))
-        journal.append(state.history, progress.average_loss or 0.0)
-        keeper.offer(state)
-        watch(state, report)
-    batches.close()
+    try:
+        while state.iteration < net.max_batches and not stop.requested:
+            iteration = state.iteration + 1
+            rate = learning_rate(net, iteration)
+            report, consumed = train_iteration(network, optimizer, checked, iteration, rate)
+            for mini_batch in consumed:
+                pictures[list(mini_batch.indices)] = mini_batch.digests
+            progress = Progress(
+                seen=iteration * net.batch,
+                average_loss=updated_average(state.progress.average_loss, report.loss),
+            )
+            captured = capture(network, optimizer, pictures, state, progress, state.history)
+            record = record_of(report, progress, captured.digest())
+            state = replace(captured, history=state.history.appended(record))
+            journal.append(state.history, progress.average_loss or 0.0)
+            keeper.offer(state)
+            watch(state, report)
+    except RelumeError:
+        keeper.stop(state)  # an error comes before the update, so the state is whole
+        raise
+    finally:
+        batches.close()
     if state.iteration >= net.max_batches:
         keeper.finish(state)
     else:
