@@ -49,8 +49,9 @@ class Convolutional(nn.Module):
         super().__init__()
         self.section = section
         shape = (section.filters, channels // section.groups, section.size, section.size)
-        weight = torch.zeros(shape).contiguous(memory_format=torch.channels_last)
-        self.weight = nn.Parameter(weight)
+        # In Darknet's order, unlike the images: a checkpoint then takes it without a copy, and
+        # the convolution is as fast.
+        self.weight = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.zeros(section.filters))
         if section.batch_normalize:
             self.scale = nn.Parameter(torch.ones(section.filters))

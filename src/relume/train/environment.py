@@ -7,6 +7,7 @@ Not covered: GPUs were not at hand when this was written; the settings for them 
 PyTorch's notes on reproducibility and have run on CPUs only.
 """
 
+import ctypes
 import os
 import platform
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ import torch
 
 NUMERICS = 1
 """Raised whenever a change of this program changes numbers (see CHANGELOG.md)."""
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of mallopt, from glibc's malloc.h."""
 
 
 def available_threads() -> int:
@@ -52,6 +57,18 @@ def set_up(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     cv2.setNumThreads(0)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks: every iteration asks for the same ones again.
+
+    Returning them costs 200,000 page faults per iteration of yolov3-tiny, 20 % of its time.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,36 @@
+# Every target makes .venv first, from pinned versions; `make demo` and `make test` are all you need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench prove format clean
+
+demo: .venv/installed
+	$(BIN)/python -m relume.demo demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q -n auto --dist loadscope
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.training
+
+prove: .venv/installed
+	$(BIN)/python -m pytest -q -m long
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv demo
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Benchmarks: one command each; they print ratios measured within one run."""
