@@ -18,8 +18,11 @@ from relume.screen import Screen
 
 USER_ERROR = 2
 TRAINING_ERROR = 1
+INTERRUPTED = 130
+"""As a shell reports a program that SIGINT ended."""
 
 Value = str | int | float | bool
+Kind = type[str] | type[int] | type[float] | type[bool]
 Values = Mapping[str, Value]
 
 
@@ -27,7 +30,7 @@ Values = Mapping[str, Value]
 class Flag:
     """A flag: its kind, and what -h says about it."""
 
-    kind: type[str] | type[int] | type[float] | type[bool]
+    kind: Kind
     text: str
     value: str = ""
     """What stands for the value in -h."""
@@ -103,8 +106,9 @@ COMMANDS = (
     ),
     Command(
         "compare",
-        ("A", "B"),
-        "Compare two weights files or checkpoints. Exit status 0: same; 1: different; 2: trouble.",
+        ("A", "B", "[CFG]"),
+        "Compare two weights files or checkpoints and name the first tensor that differs; "
+        "between plain files that takes the CFG. Exit status 0: same; 1: different; 2: trouble.",
         "relume compare backup/yolov3_last.weights other/yolov3_last.weights",
         "relume.commands.files:compare",
     ),
@@ -131,13 +135,19 @@ COMMANDS = (
     ),
 )
 
-NOT_YET = {
-    "-map": bool, "-mAP_epochs": int, "-iou_thresh": float, "-points": int, "-gpus": str,
-    "-mjpeg_port": int, "-show_imgs": bool, "-chart": str, "-benchmark": bool,
-    "-benchmark_layers": bool, "-save_labels": bool, "-prefix": str, "-out_filename": str,
-    "-hier": float,
-}  # fmt: skip
-"""Flags of Darknet's detector that this version refuses, with the kind of their value."""
+FLAGS_NOT_YET = frozenset([
+    "-map", "-mAP_epochs", "-iou_thresh", "-points", "-gpus", "-mjpeg_port", "-show_imgs",
+    "-chart", "-benchmark", "-benchmark_layers", "-save_labels", "-prefix", "-out_filename",
+    "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
+    "-s", "-dontdraw_bbox", "-hier", "-num_of_clusters", "-width", "-height", "-show",
+])  # fmt: skip
+"""Flags of Darknet's detector that this version refuses."""
+COMMANDS_NOT_YET = frozenset([
+    "valid", "recall", "map", "calc_anchors", "draw", "demo", "detect", "average", "statistics",
+    "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
+    "classifier",
+])  # fmt: skip
+"""Darknet's commands that this version refuses."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,7 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
         screen.error(str(error))
         return TRAINING_ERROR if isinstance(error, TrainingError) else USER_ERROR
     except BrokenPipeError:
-        return USER_ERROR
+        return USER_ERROR  # the reader has gone, as `head` does; there is no one to tell
+    except KeyboardInterrupt:
+        screen.warn("interrupted")
+        return INTERRUPTED
     finally:
         screen.close()
 
@@ -174,13 +187,16 @@ def run(words: list[str], screen: Screen) -> int:
     for name in given:
         if name not in command.flags:
             raise UsageError(
-                name, f"not a flag of '{command.words}'", _words_list(command.flags), _see(command)
+                name,
+                f"not a flag of '{command.words}'",
+                _one_of(command.flags) if command.flags else "no flag",
+                _see(command),
             )
     if not command.needed <= len(arguments) <= len(command.arguments):
         raise UsageError(
             f"relume {command.words}",
-            f"{len(arguments)} arguments",
-            " ".join(command.arguments),
+            f"{len(arguments)} argument{'s' * (len(arguments) != 1)}",
+            f"needed: {' '.join(command.arguments)}",
             _see(command),
         )
     return _function(command)(arguments, given, screen)
@@ -199,8 +215,8 @@ def _separated(words: list[str]) -> tuple[list[str], Values]:
         if not name.startswith("-") or name == "-":
             positional.append(word)
         elif name in known:
-            given[name] = True if known[name] is bool else _value(name, known[name], rest)
-        elif name in NOT_YET:
+            given[name] = True if known[name] is bool else _value(name, known, rest)
+        elif name in FLAGS_NOT_YET:
             raise UsageError(
                 name, "a flag of Darknet that relume does not support yet", "", "leave it out"
             )
@@ -212,15 +228,15 @@ def _separated(words: list[str]) -> tuple[list[str], Values]:
     return positional, given
 
 
-def _value(name: str, kind: Callable[[str], Value], rest: Iterator[str]) -> Value:
+def _value(name: str, known: Mapping[str, Kind], rest: Iterator[str]) -> Value:
     text = next(rest, None)
-    if text is None:
-        raise UsageError(name, "the value is missing", f"{name} VALUE")
+    if text is None or text in known:
+        raise UsageError(name, "the value is missing", f"a value behind {name}")
     try:
-        return kind(text)
+        return known[name](text)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise UsageError(name, f"'{text}'", what) from None
+        needed = "a whole number" if known[name] is int else "a number"
+        raise UsageError(name, f"'{text}' is given", f"{needed} is needed") from None
 
 
 def _find(positional: list[str]) -> tuple[Command | None, list[str]]:
@@ -232,14 +248,18 @@ def _find(positional: list[str]) -> tuple[Command | None, list[str]]:
 
 
 def _unknown_command(positional: list[str]) -> UsageError:
-    text = " ".join(positional[:2] if positional[0] == "detector" else positional[:1])
-    near = difflib.get_close_matches(text, [c.words for c in COMMANDS], n=1, cutoff=0.5)
-    return UsageError(
-        f"relume {text}",
-        "an unknown command",
-        f"did you mean '{near[0]}'?" if near else _words_list(c.words for c in COMMANDS),
-        "see relume -h",
-    )
+    words = positional[: 2 if positional[0] == "detector" else 1]
+    place = " ".join(["relume", *words])
+    if words[-1] in COMMANDS_NOT_YET:
+        found = "a command of Darknet that relume does not support yet"
+        return UsageError(place, found, _one_of(c.words for c in COMMANDS))
+    known = {c.words.split()[-1]: c.words for c in COMMANDS} | {c.words: c.words for c in COMMANDS}
+    for text in (" ".join(positional[:2]), positional[0]):
+        if near := difflib.get_close_matches(text, known, n=1):
+            needed = f"did you mean 'relume {known[near[0]]}'?"
+            return UsageError(place, "an unknown command", needed, "see relume -h")
+    needed = _one_of(c.words for c in COMMANDS)
+    return UsageError(place, "an unknown command", needed, "see relume -h")
 
 
 def _function(command: Command) -> Callable[[list[str], Values, Screen], int]:
@@ -275,5 +295,5 @@ def _see(command: Command) -> str:
     return f"see relume {command.words} -h"
 
 
-def _words_list(words: Iterable[str]) -> str:
+def _one_of(words: Iterable[str]) -> str:
     return "one of " + ", ".join(words)

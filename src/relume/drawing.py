@@ -1,9 +1,14 @@
 """Boxes and labels drawn into a picture. NumPy and OpenCV; no torch.
 
-Not covered: the choice of what to draw, which is the caller's.
+A label stands on a plate of its box's colour. Plates avoid each other and the small boxes of
+others as far as there is room; the last label, the most important one, chooses first. A small
+picture is enlarged, so that the labels can be read.
+
+Not covered: the choice of what to draw, which is the caller's; letters beyond ASCII, which
+OpenCV's font does not have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 Picture = npt.NDArray[np.uint8]
+Edges = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 
 # Okabe and Ito's palette: told apart by colour-blind people too. RGB.
 COLOURS = (
@@ -22,6 +29,10 @@ COLOURS = (
     (213, 94, 0),
     (204, 121, 167),
 )
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LEAST_SIDE_PX = 300
+"""A picture whose shorter side has less is enlarged by a whole number."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +47,98 @@ class Label:
 
 def draw_labels(picture: Picture, labels: Sequence[Label]) -> Picture:
     """Return a copy of `picture` [H,W,3] RGB with the boxes drawn; the last one lies on top."""
-    drawn = picture.copy()
+    factor = max(1, -(-LEAST_SIDE_PX // min(picture.shape[:2])))
+    drawn = _enlarged(picture, factor)
     height, width = drawn.shape[:2]
     thickness = max(2, round(min(height, width) / 300))
-    scale = max(0.4, min(height, width) / 900)
-    for label in labels:
-        colour = COLOURS[label.kind % len(COLOURS)]
-        left, top, right, bottom = (round(value) for value in label.box_xyxy_px)
-        cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
-    for label in labels:
-        _draw_text(drawn, label, scale)
+    boxes = [_edges(label, factor) for label in labels]
+    for label, (left, top, right, bottom) in zip(labels, boxes, strict=True):
+        for colour, line in ((BLACK, thickness + 2), (_colour(label), thickness)):
+            cv2.rectangle(drawn, (left, top), (right, bottom), colour, line, cv2.LINE_AA)
+    plates: list[Edges] = []
+    for label, box in reversed(list(zip(labels, boxes, strict=True))):
+        scale, size = _text_size(label.text, width, height)
+        small = [b for b in boxes if b != box and _area(b) < 2 * size[0] * size[1]]
+        plate = _best_place(box, size, (width, height), plates, small)
+        plates.append(plate)
+        _draw_text(drawn, label, plate, scale)
     return drawn
 
 
-def _draw_text(drawn: Picture, label: Label, scale: float) -> None:
-    """Write the text on a plate of the box's colour, above the box or inside its top."""
-    font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 1.6))
-    (text_width, text_height), base = cv2.getTextSize(label.text, font, scale, weight)
-    pad = max(2, round(4 * scale))
-    plate_height = text_height + base + pad
-    left, top = round(label.box_xyxy_px[0]), round(label.box_xyxy_px[1])
-    left = int(np.clip(left, 0, max(drawn.shape[1] - text_width - 2 * pad, 0)))
-    upper = top - plate_height if top >= plate_height else max(top, 0)
-    corner = (left + text_width + 2 * pad, upper + plate_height)
-    colour = COLOURS[label.kind % len(COLOURS)]
-    cv2.rectangle(drawn, (left, upper), corner, colour, cv2.FILLED)
-    dark = np.dot(colour, (0.299, 0.587, 0.114)) < 128
-    ink = (255, 255, 255) if dark else (0, 0, 0)
-    origin = (left + pad, upper + text_height + pad)
-    cv2.putText(drawn, label.text, origin, font, scale, ink, weight, cv2.LINE_AA)
+def _best_place(
+    box: Edges,
+    size: tuple[int, int],
+    picture: tuple[int, int],
+    plates: list[Edges],
+    small: list[Edges],
+) -> Edges:
+    """Return the first place for a plate that covers least of other plates and small boxes."""
+
+    def covered(plate: Edges) -> int:
+        return sum(4 * _overlap(plate, p) for p in plates) + sum(_overlap(plate, b) for b in small)
+
+    return min(_places(box, size, picture), key=covered)
+
+
+def _places(box: Edges, size: tuple[int, int], picture: tuple[int, int]) -> Iterator[Edges]:
+    """Yield places for a plate within the picture, the usual ones first."""
+    left, top, right, bottom = box
+    width, height = size
+    above, below, inside = top - height, bottom, bottom - height
+    for y in (above, below, top, inside, above - height, below + height, above - 2 * height):
+        for x in (left, right - width):
+            x_px = min(max(x, 0), max(picture[0] - width, 0))
+            y_px = min(max(y, 0), max(picture[1] - height, 0))
+            yield x_px, y_px, x_px + width, y_px + height
+
+
+def _text_size(text: str, width: int, height: int) -> tuple[float, tuple[int, int]]:
+    """Return the scale of a text in a picture of this size, and the size of its plate."""
+    scale = max(0.45, min(height, width) / 1100)
+    (text_width, _), _ = cv2.getTextSize(text, FONT, scale, _weight(scale))
+    scale *= min(1.0, (width - 2 * _pad(scale) - 2) / max(text_width, 1))
+    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, _weight(scale))
+    pad = _pad(scale)
+    return scale, (text_width + 2 * pad, text_height + below + pad)
+
+
+def _draw_text(drawn: Picture, label: Label, plate: Edges, scale: float) -> None:
+    """Write the text on its plate, dark on light colours and light on dark ones."""
+    left, top, right, bottom = plate
+    _, below = cv2.getTextSize(label.text, FONT, scale, _weight(scale))
+    cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), _colour(label), cv2.FILLED)
+    cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), BLACK, 1)
+    ink = WHITE if np.dot(_colour(label), (0.299, 0.587, 0.114)) < 128 else BLACK
+    origin = (left + _pad(scale), bottom - below)
+    cv2.putText(drawn, label.text, origin, FONT, scale, ink, _weight(scale), cv2.LINE_AA)
+
+
+def _enlarged(picture: Picture, factor: int) -> Picture:
+    height, width = picture.shape[:2]
+    size = (width * factor, height * factor)
+    return np.array(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _edges(label: Label, factor: int) -> Edges:
+    left, top, right, bottom = (round(value * factor) for value in label.box_xyxy_px)
+    return left, top, right, bottom
+
+
+def _overlap(a: Edges, b: Edges) -> int:
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+
+
+def _area(box: Edges) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _colour(label: Label) -> tuple[int, int, int]:
+    return COLOURS[label.kind % len(COLOURS)]
+
+
+def _weight(scale: float) -> int:
+    return max(1, round(scale * 2))
+
+
+def _pad(scale: float) -> int:
+    return max(2, round(5 * scale))

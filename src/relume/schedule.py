@@ -20,31 +20,31 @@ FULL_SIZE_AT_END = 100
 def learning_rate(net: Net, iteration: int) -> float:
     """Return the rate that Darknet applies in update `iteration` (>= 1).
 
-    The value is a float32 computed in Darknet's order; it is per image, before the division
-    of the gradient's sum by `batch` and the layer's own `learning_rate` factor.
+    The value is a float32, computed in Darknet's order from float32 keys; it is per image,
+    before the division of the gradient's sum by `batch` and the layer's own `learning_rate`.
 
     Source:
         AlexeyAB/darknet 59596d78 src/network.c get_current_rate.
     """
-    rate = float(np.float32(net.learning_rate))
+    rate = _float32(net.learning_rate)
+    scale, gamma, power = (_float32(value) for value in (net.scale, net.gamma, net.power))
     if iteration < net.burn_in:
-        part = float(np.float32(iteration) / np.float32(net.burn_in))
-        return _float32(rate * part**net.power)
+        return _float32(rate * _power(np.float32(iteration) / np.float32(net.burn_in), power))
     match net.policy:
         case "constant":
             return rate
         case "step":
-            return _float32(rate * net.scale ** (iteration // net.step))
+            return _float32(rate * _power(scale, iteration // net.step))
         case "steps":
             return _rate_after_steps(net, iteration)
         case "exp":
-            return _float32(rate * net.gamma**iteration)
+            return _float32(rate * _power(gamma, iteration))
         case "poly":
-            part = float(np.float32(1) - np.float32(iteration) / np.float32(net.max_batches))
-            return _float32(rate * max(part, 0.0) ** net.power)
+            part = np.float32(1) - np.float32(iteration) / np.float32(net.max_batches)
+            return _float32(rate * _power(max(part, np.float32(0)), power))
         case "sigmoid":
-            exponent = min(net.gamma * (iteration - net.step), 700.0)  # exp(710) overflows
-            return _float32(rate / (1.0 + math.exp(exponent)))
+            exponent = min(float(np.float32(gamma) * np.float32(iteration - net.step)), 700.0)
+            return _float32(rate / (1.0 + math.exp(exponent)))  # exp(710) overflows
         case "sgdr":
             return _rate_in_cycle(net, iteration)
     raise AssertionError(f"policy {net.policy} passed the cfg's checks")
@@ -65,8 +65,9 @@ def _rate_in_cycle(net: Net, iteration: int) -> float:
         start += cycle
         cycle *= net.sgdr_mult
     part = (iteration - start) * 3.14159265 / cycle  # Darknet's pi
-    low = float(np.float32(net.learning_rate_min))
-    return _float32(low + 0.5 * (float(np.float32(net.learning_rate)) - low) * (1 + math.cos(part)))
+    low = np.float32(net.learning_rate_min)
+    span = float(np.float32(net.learning_rate) - low)
+    return _float32(float(low) + 0.5 * span * (1 + math.cos(part)))
 
 
 def input_size(cfg: Cfg, seed: int, iteration: int) -> tuple[int, int]:
@@ -107,5 +108,13 @@ def _resized(net: Net, value: np.float32) -> tuple[int, int]:
     return fit(net.width), fit(net.height)
 
 
+def _power(base: float | np.float32, exponent: float) -> float:
+    try:
+        return math.pow(base, exponent)
+    except (OverflowError, ValueError):
+        return math.inf  # as C's pow; the loss of the next iteration will tell
+
+
 def _float32(value: float) -> float:
-    return float(np.float32(value))
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))

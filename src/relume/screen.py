@@ -1,16 +1,22 @@
 """Everything a person sees while a command runs: lines, the progress bar, errors.
 
 On a terminal training shows a bar; elsewhere it prints Darknet's line per iteration, which
-log parsers know.
+log parsers know. A character that the output cannot show is shown as its escape.
 """
 
+import io
+import os
 import sys
 import time
 from collections import deque
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
+
+from relume.errors import StorageError
 
 RECENT = 20
 """Iterations over which speed is averaged."""
@@ -21,23 +27,30 @@ class Screen:
 
     def __init__(self) -> None:
         self._bar: TrainingProgress | None = None
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
     def line(self, text: str) -> None:
-        """Show one line of result, exactly as it is."""
-        print(text, flush=True)
+        """Show one line of result, exactly as it is.
+
+        Raises:
+            BrokenPipeError: whoever read the lines has gone.
+            StorageError: standard output is a file that cannot be written.
+        """
+        _print(text)
 
     def text(self, text: str) -> None:
         """Show several lines."""
-        self.line(text)
+        _print(text)
 
     def warn(self, text: str) -> None:
         """Show one line that a person should know and that is no error."""
-        print(f"relume: {text}", file=sys.stderr, flush=True)
+        _print_aside(f"relume: {_one_line(text)}")
 
     def error(self, text: str) -> None:
         """Show the one line of an error."""
-        single = " ".join(text.split("\n"))
-        print(f"relume: error: {single}", file=sys.stderr, flush=True)
+        _print_aside(f"relume: error: {_one_line(text)}")
 
     def training(self, done: int, total: int) -> "TrainingProgress":
         """Return the display of a training run."""
@@ -58,11 +71,12 @@ class TrainingProgress:
         self._times: deque[tuple[float, int]] = deque([(time.monotonic(), done)], RECENT + 1)
         console = Console()
         self._progress: Progress | None = None
-        if console.is_terminal:
+        if sys.stdout is not None and sys.stdout.isatty() and not console.is_dumb_terminal:
             self._progress = Progress(
-                TextColumn("{task.completed}/{task.total}"),
+                # What must not break gets its width first, and the bar what is left.
+                TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=None),
-                _Fields(),
+                _Fields(table_column=Column(no_wrap=True)),
                 console=console,
                 transient=False,
             )
@@ -72,23 +86,27 @@ class TrainingProgress:
     def iteration(
         self, iteration: int, loss: float, average_loss: float, rate: float, batch: int
     ) -> str:
-        """Show one iteration; return Darknet's line about it."""
+        """Show one iteration; return Darknet's line about it.
+
+        Raises:
+            BrokenPipeError, StorageError: as Screen.line.
+        """
         before, first = self._times[0]
         now = time.monotonic()
         seconds = now - self._times[-1][0]
         self._times.append((now, iteration))
-        per_iteration = (now - before) / max(iteration - first, 1)
+        per_iteration = max(now - before, 1e-6) / max(iteration - first, 1)
         left_s = per_iteration * (self._total - iteration)
         line = (
             f" {iteration}: {loss:f}, {average_loss:f} avg loss, {rate:f} rate, "
             f"{seconds:f} seconds, {iteration * batch} images, {left_s / 3600:f} hours left"
         )
         if self._progress is None:
-            print(line, flush=True)
+            _print(line)
         else:
             fields = (
-                f"loss {loss:.3f}  avg {average_loss:.3f}  rate {rate:.6f}  "
-                f"{batch / per_iteration:.1f} images/s  {_duration(left_s)} left"
+                f"loss {loss:.4g}  avg {average_loss:.4g}  rate {rate:.3g}  "
+                f"{batch / per_iteration:.4g} images/s  {_duration(left_s)} left"
             )
             self._progress.update(self._task, completed=iteration, fields=fields)
         return line
@@ -110,3 +128,39 @@ def _duration(seconds: float) -> str:
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
     return f"{days} d {h} h" if days else f"{h}:{m:02}:{s:02}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        raise
+    except OSError as error:
+        _silence(sys.stdout)
+        raise StorageError(
+            "standard output",
+            f"cannot be written ({error.strerror})",
+            "a terminal, a pipe or a file with space",
+        ) from error
+
+
+def _print_aside(text: str) -> None:
+    """Print on standard error; nothing depends on its being read."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+    except RuntimeError:
+        pass  # a signal came in the middle of another line; the request itself is noted
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead a stream into nothing, or Python would complain about its last bytes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -4,7 +4,7 @@
 the first iteration. A test proves that nothing in Operation changes a bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +152,8 @@ def list_identity(entries: tuple[str, ...]) -> str:
     common = _common_folder(folders)
     hasher = xxhash.xxh3_128()
     for entry in entries:
-        hasher.update(entry.replace("\\", "/")[len(common) :].encode() + b"\n")
+        rest = entry.replace("\\", "/")[len(common) :].lstrip("/")
+        hasher.update(rest.encode("utf-8", "surrogateescape") + b"\n")
     return f"{len(entries)} pictures {hasher.hexdigest()}"
 
 
@@ -234,8 +235,3 @@ def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
             "labels as .txt beside the pictures, or in labels/ for pictures in images/train2017",
         )
     return tuple(labels)
-
-
-def merged_keys(keys: Mapping[str, str], start: str) -> dict[str, str]:
-    """Return the recipe's keys with the identity of the start weights."""
-    return {**keys, "start": start}

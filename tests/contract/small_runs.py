@@ -65,15 +65,19 @@ def read_run(folder: Path, **operation: int) -> RunSpec:
 
 
 def train_until(
-    folder: Path, iteration: int | None = None, start: StartFlags | None = None, **operation: int
+    folder: Path,
+    iteration: int | None = None,
+    start: StartFlags | None = None,
+    said: list[str] | None = None,
+    **operation: int,
 ) -> TrainState:
-    """Start or go on as the command does, in this process; stop after `iteration`."""
+    """Start or go on as the command does, in this process; stop after `iteration`.
+
+    What the start says is added to `said`.
+    """
     operation = {"workers": 0, **operation}
     spec = read_run(folder, **operation)
-    spec.operation.backup.mkdir(exist_ok=True)
-    said: list[str] = []
-    environment = declare(torch.get_num_threads(), CPU)
-    state = starting_state(spec, start or StartFlags(), environment, said.append)
+    state = start_of(folder, start, said)
     stop = Stop(requested=iteration is not None and state.iteration >= iteration)
 
     def watch(state: TrainState, report: Report) -> None:
@@ -82,9 +86,21 @@ def train_until(
     folder, name = spec.operation.backup, spec.operation.name
     keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, pytest.fail)
     journal = Journal(folder / f"{name}.journal.jsonl", state.history)
-    end = train(spec, state, keeper, journal, stop, watch, CPU)
-    journal.close()
-    return end
+    try:
+        return train(spec, state, keeper, journal, stop, watch, CPU)
+    finally:
+        journal.close()
+
+
+def start_of(
+    folder: Path, start: StartFlags | None = None, said: list[str] | None = None
+) -> TrainState:
+    """Return the state from which the run in `folder` goes on."""
+    spec = read_run(folder)
+    spec.operation.backup.mkdir(exist_ok=True)
+    environment = declare(torch.get_num_threads(), CPU)
+    said = [] if said is None else said
+    return starting_state(spec, start or StartFlags(), environment, said.append)
 
 
 def promised_files(folder: Path) -> dict[str, bytes]:

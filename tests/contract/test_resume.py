@@ -6,6 +6,7 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_resume.py
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_the_run_meets_what_it_is_meant_to_test(straight: Path) -> None:
     ids=str,
 )
 def test_operation_changes_no_byte(
-    straight: Path, tmp_path: Path, operation: dict[str, int]
+    straight: Path, tmp_path: Path, operation: dict[str, Any]
 ) -> None:
     folder = copied_run(straight, tmp_path / "other")
     train_until(folder, 4, **operation)

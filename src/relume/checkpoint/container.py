@@ -8,9 +8,10 @@ offsets count from the start of the file, its comment holds XXH3-128 of every by
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import lru_cache
+from typing import IO, Any
 
 import numpy as np
 import safetensors.numpy
@@ -24,9 +25,11 @@ from relume.checkpoint.state import (
     Progress,
     RecipeRecord,
     TrainState,
+    as_stored,
 )
-from relume.errors import Damaged, RelumeError
+from relume.errors import Damaged
 from relume.formats.cfg import parse_cfg
+from relume.formats.sections import Cfg
 from relume.formats.weights import (
     RELUME_REVISION,
     format_header,
@@ -45,29 +48,81 @@ Buffer = bytes | memoryview
 
 def pack(state: TrainState) -> bytes:
     """Return the checkpoint file of `state`; equal states give equal bytes."""
-    out = io.BytesIO()
-    out.write(format_header(state.progress.seen, RELUME_REVISION))
-    for array in state.weights.values():
-        out.write(np.ascontiguousarray(array, dtype="<f4").data)
+    return b"".join(packed_parts(state))
+
+
+def packed_parts(state: TrainState) -> list[Buffer]:
+    """Return the checkpoint file of `state` in parts; weights are shared, not copied."""
+    darknet = darknet_parts(state, RELUME_REVISION)
     entries = _entries(state)
     manifest = {
         "format": FORMAT,
+        "iteration": state.iteration,
         "course": state.course,
         "recipe": state.recipe.digest(),
         "state": state.digest().hex(),
         "environment": dict(state.environment),
-        "darknet": _seal(out.getvalue()),
+        "darknet": _seal(*darknet),
         "entries": {name: _seal(data) for name, data in entries.items()},
     }
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+    out = _Parts(darknet)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         archive.comment = COMMENT + b"0" * DIGEST_BYTES
         for name, data in {MANIFEST: _json(manifest), **entries}.items():
             archive.writestr(_entry_info(name), data)
-    whole = out.getbuffer()
-    digest = xxhash.xxh3_128_hexdigest(whole[:-DIGEST_BYTES])
-    whole[-DIGEST_BYTES:] = digest.encode()
-    whole.release()
-    return out.getvalue()
+    *before, end = out.parts
+    before.append(end[:-DIGEST_BYTES])
+    return [*before, _digest(*before).encode()]
+
+
+class _Parts:
+    """A file in memory that keeps what is written to it instead of copying it.
+
+    It can do what zipfile asks of it: append, and replace a part by one of the same length
+    (an entry's header, once its CRC is known).
+    """
+
+    def __init__(self, parts: Iterable[Buffer]) -> None:
+        self.parts: list[Buffer] = []
+        self._number_at: dict[int, int] = {}
+        self._position = 0
+        for part in parts:
+            self.write(part)
+
+    def write(self, part: Buffer) -> int:
+        """Put a part where the file stands."""
+        if self._position in self._number_at:
+            self.parts[self._number_at[self._position]] = part
+        else:
+            self._number_at[self._position] = len(self.parts)
+            self.parts.append(part)
+        self._position += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        """Return where the file stands."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Stand at the beginning of a part, or at the end."""
+        self._position = position
+        return position
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+def darknet_parts(state: TrainState, revision: int = 5) -> list[Buffer]:
+    """Return the state's weights as Darknet's file, in parts; revision 5 is that of a plain one."""
+    parts: list[Buffer] = [format_header(state.progress.seen, revision)]
+    for spec in layout(_cfg(state.recipe.cfg_text)):
+        parts.append(as_stored(state.weights[spec.name]).reshape(-1).view(np.uint8).data)
+    return parts
+
+
+def plain(state: TrainState) -> bytes:
+    """Return the plain Darknet weights file of a state."""
+    return b"".join(darknet_parts(state))
 
 
 def unpack(data: Buffer, place: object) -> TrainState:
@@ -78,9 +133,10 @@ def unpack(data: Buffer, place: object) -> TrainState:
     """
     verify(data, place)
     try:
-        return _read(memoryview(data), place)
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, RelumeError) as error:
-        # The digest is right, so these bytes were written like this, by something else.
+        return _read(data, place)
+    except Exception as error:
+        # The digest is right, so these bytes were written like this, by something else; what
+        # that can do wrong has no list.
         raise Damaged(
             place,
             f"the digest is right but the contents cannot be read ({error})",
@@ -111,7 +167,12 @@ def holds_state(data: Buffer, place: object) -> bool:
 
 def read_manifest(data: Buffer) -> dict[str, Any]:
     """Return the manifest of a verified checkpoint."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    return read_manifest_of(io.BytesIO(data))
+
+
+def read_manifest_of(file: IO[bytes]) -> dict[str, Any]:
+    """Return the manifest of a checkpoint without reading, or verifying, the rest of the file."""
+    with zipfile.ZipFile(file) as archive:
         manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
     return manifest
 
@@ -134,8 +195,7 @@ def _entries(state: TrainState) -> dict[str, bytes]:
     return entries
 
 
-def _read(data: memoryview, place: object) -> TrainState:
-    # BytesIO copies; the archive is read once per start, so simplicity wins.
+def _read(data: Buffer, place: object) -> TrainState:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(entries.pop(MANIFEST))
@@ -154,10 +214,9 @@ def _read(data: memoryview, place: object) -> TrainState:
         marks=tuple(Mark(**mark) for mark in marks["marks"]),
     )
     progress = Progress(**json.loads(entries.pop("progress.json")))
-    cfg = parse_cfg(recipe.cfg_text, f"{place}/recipe/cfg", "detect")
-    darknet = data[: manifest["darknet"]["bytes"]]
-    weights = parse_weights(darknet, cfg, str(place))
-    if weights.end != "whole" or weights.trailing or list(weights.arrays) != _names(cfg):
+    darknet = memoryview(data)[: manifest["darknet"]["bytes"]]
+    weights = parse_weights(darknet, _cfg(recipe.cfg_text), str(place))
+    if weights.end != "whole" or weights.trailing:
         raise ValueError("the Darknet part does not fit the cfg in the recipe")
     return TrainState(
         weights=weights.arrays,
@@ -170,8 +229,9 @@ def _read(data: memoryview, place: object) -> TrainState:
     )
 
 
-def _names(cfg: Any) -> list[str]:
-    return [spec.name for spec in layout(cfg)]
+@lru_cache(maxsize=4)
+def _cfg(text: str) -> Cfg:
+    return parse_cfg(text, "recipe/cfg", "detect")
 
 
 def _group_name(entry: str) -> str:
@@ -184,24 +244,29 @@ def _damaged_part(data: Buffer) -> str:
     """Name the first part of a damaged checkpoint that differs, as far as that can be told."""
     try:
         manifest = read_manifest(data)
-        seals = {"the Darknet part": manifest["darknet"]} | manifest["entries"]
-        length = manifest["darknet"]["bytes"]
+        if _seal(data[: manifest["darknet"]["bytes"]]) != manifest["darknet"]:
+            return "damaged in the Darknet part"
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for name, seal in seals.items():
-                part = data[:length] if name == "the Darknet part" else archive.read(name)
-                if _seal(part) != seal:
-                    return f"damaged in {name}"
+            if name := archive.testzip():
+                return f"damaged in {name}"
     except Exception as error:  # a damaged archive can fail in any way; this only words a message
         return f"damaged: {error}"
     return "damaged between its parts"
 
 
-def _seal(data: Buffer) -> dict[str, int | str]:
-    return {"bytes": len(data), "xxh3-128": xxhash.xxh3_128_hexdigest(data)}
+def _seal(*parts: Buffer) -> dict[str, int | str]:
+    return {"bytes": sum(map(len, parts)), "xxh3-128": _digest(*parts)}
+
+
+def _digest(*parts: Buffer) -> str:
+    hasher = xxhash.xxh3_128()
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
 
 
 def _tensors(arrays: Arrays) -> bytes:
-    return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    return safetensors.numpy.save({name: as_stored(array) for name, array in arrays.items()})
 
 
 def _json(value: Mapping[str, Any] | list[str]) -> bytes:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xxhash
 
-from relume.checkpoint.state import Mark, RecipeRecord, TrainState
+from relume.checkpoint.state import History, Mark, RecipeRecord, TrainState
 from relume.formats.cfg import parse_cfg
-from relume.formats.sections import Cfg
-from relume.schedule import input_size, learning_rate
+from relume.schedule import RESIZE_EVERY, input_size, learning_rate
 
 
 class Verdict(enum.Enum):
@@ -23,7 +22,7 @@ class Verdict(enum.Enum):
     OBSERVATION = "changes no weight"
     HARMLESS = "the same up to here"
     COURSE = "changes the course"
-    IMPOSSIBLE = "another network"
+    IMPOSSIBLE = "cannot change within a run"
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,15 @@ class Difference:
     then: str
     now: str
     verdict: Verdict
+    place: str = ""
+    """Where to look, for a person; a path, so no part of what is recorded."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.then} -> {self.now} ({self.verdict.value})"
+
+    def told(self) -> str:
+        """Return the difference as a person is told it."""
+        return f"{self.place}: {self}" if self.place else str(self)
 
 
 SCHEDULE = frozenset(
@@ -76,6 +81,8 @@ TRAINING_OF_LAYERS = frozenset(
 """Keys of layers that steer the training and leave the network's shape alone."""
 DETECTION = frozenset(["nms_kind", "beta_nms", "letter_box"])
 ABSENT = "absent"
+CHANGE = "change"
+"""Kind of the marks that allowed changes leave."""
 
 
 def new_course(recipe: RecipeRecord) -> str:
@@ -93,28 +100,28 @@ def new_course(recipe: RecipeRecord) -> str:
 
 
 def differences(
-    then: RecipeRecord, now: RecipeRecord, iterations: int, places: Callable[[int], str] = str
+    state: TrainState, now: RecipeRecord, places: Callable[[int], str] = str
 ) -> tuple[Difference, ...]:
-    """Return what differs between two recipes after `iterations` updates, each with its verdict.
+    """Return what differs between a state's recipe and today's, each with its verdict.
 
     Args:
-        then: the recipe in the checkpoint.
+        state: with the recipe it was computed under.
         now: today's recipe.
-        iterations: updates done under `then`.
-        places: names a line of today's image list, for the message about a changed label.
+        places: names a row of today's image list, for the message about a changed label.
     """
+    then = state.recipe
     keys = sorted(then.keys.keys() | now.keys.keys())
     changed = [key for key in keys if then.keys.get(key) != now.keys.get(key)]
     impossible = any(_of_shape(key) for key in changed)
     same_so_far = (
         not impossible
         and any(_of_schedule(key) for key in changed)
-        and _same_schedule(_cfg(then), _cfg(now), then, now, iterations)
+        and _same_schedule(then, now, _done_under_this_recipe(state))
     )
     found = []
     for key in changed:
         verdict = Verdict.COURSE
-        if _of_shape(key):
+        if _of_shape(key) or key == "start":
             verdict = Verdict.IMPOSSIBLE
         elif _of_detection(key):
             verdict = Verdict.OBSERVATION
@@ -134,9 +141,35 @@ def with_change(state: TrainState, now: RecipeRecord, changes: Iterable[Differen
     history = state.history
     for text in texts:
         hasher.update(f"{text}\n".encode())
-        history = history.marked(Mark(state.iteration, "change", text))
+        history = history.marked(Mark(state.iteration, CHANGE, text))
     course = hasher.hexdigest() if texts else state.course
     return replace(state, recipe=now, course=course, history=history)
+
+
+def same_run(one: TrainState, other: TrainState) -> bool:
+    """Tell whether one state lies on the way to the other: training leads from it there.
+
+    The course leaves the schedule out, so the histories have the last word: one begins with
+    the other, digest by digest.
+    """
+    done = min(one.iteration, other.iteration)
+    return one.course == other.course and _agree_until(done, one.history, other.history)
+
+
+def parted_by_change(one: TrainState, other: TrainState) -> bool:
+    """Tell whether two courses were one run until an allowed change in one of them."""
+    changes = [
+        mark.iteration for mark in (*one.history.marks, *other.history.marks) if mark.kind == CHANGE
+    ]
+    done = min([one.iteration, other.iteration, *changes])
+    began = done > one.history.start
+    return bool(changes) and began and _agree_until(done, one.history, other.history)
+
+
+def _agree_until(iteration: int, one: History, other: History) -> bool:
+    count = iteration - one.start
+    same = one.records[:count].tobytes() == other.records[:count].tobytes()
+    return one.start == other.start and same
 
 
 def _changed_labels(
@@ -147,23 +180,28 @@ def _changed_labels(
     rows = np.flatnonzero(then.label_digests != now.label_digests)
     first = int(rows[0])
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    pair = (f"{int(then.label_digests[first]):016x}", f"{int(now.label_digests[first]):016x}")
-    return [Difference(f"labels of {places(first)}{more}", *pair, Verdict.COURSE)]
+    old, new = (xxhash.xxh3_64_hexdigest(r.label_digests.tobytes()) for r in (then, now))
+    key = f"labels of picture {first + 1}{more}"
+    return [Difference(key, old, new, Verdict.COURSE, places(first))]
 
 
-def _same_schedule(
-    old: Cfg, new: Cfg, then: RecipeRecord, now: RecipeRecord, iterations: int
-) -> bool:
-    seeds = int(then.keys["seed"]), int(now.keys["seed"])
-    return all(
-        learning_rate(old.net, i) == learning_rate(new.net, i)
-        and input_size(old, seeds[0], i) == input_size(new, seeds[1], i)
-        for i in range(1, iterations + 1)
+def _done_under_this_recipe(state: TrainState) -> range:
+    """Return the iterations that were computed under the recipe the state holds."""
+    changes = [mark.iteration for mark in state.history.marks if mark.kind == CHANGE]
+    return range(max([state.history.start, *changes]) + 1, state.iteration + 1)
+
+
+def _same_schedule(then: RecipeRecord, now: RecipeRecord, iterations: range) -> bool:
+    """Tell whether rate and input size of all these iterations are the same."""
+    (old, old_seed), (new, new_seed) = (
+        (parse_cfg(recipe.cfg_text, "recipe/cfg", "train"), int(recipe.keys["seed"]))
+        for recipe in (then, now)
     )
-
-
-def _cfg(recipe: RecipeRecord) -> Cfg:
-    return parse_cfg(recipe.cfg_text, "recipe/cfg", "train")
+    return all(learning_rate(old.net, i) == learning_rate(new.net, i) for i in iterations) and all(
+        input_size(old, old_seed, i) == input_size(new, new_seed, i)
+        for i in iterations
+        if i == iterations[0] or i % RESIZE_EVERY == 1  # a size holds for ten iterations
+    )
 
 
 def _of_schedule(key: str) -> bool:

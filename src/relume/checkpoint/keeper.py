@@ -7,14 +7,20 @@ state, and `NAME_final.weights` the plain weights.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relume.checkpoint import container, storage
+from relume.checkpoint.container import Buffer
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, RelumeError, StorageError
-from relume.formats.weights import format_header, parse_header
+
+HEAD_BYTES = 64
+TAIL_BYTES = 64
+"""What is read at both ends of a file to tell a checkpoint from plain weights."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,9 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keeper:
-    """Writes the checkpoints of one run."""
+    """Writes the checkpoints of one run, one at a time, behind the training's back."""
 
     folder: Path
     name: str
@@ -45,19 +51,35 @@ class Keeper:
     """Iterations between two milestones."""
     warn: Callable[[str], None]
     """Called with one line when a save failed and training goes on."""
+    _writer: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(1, "relume-save")
+    )
+    _under_way: Future[None] | None = field(init=False, default=None)
 
     def offer(self, state: TrainState) -> None:
-        """Save what is due at this state; if the disk refuses, say so and go on."""
+        """Save what is due at this state, in the background; the state is copied first.
+
+        Waits for the save before, so what is due is always written. If the disk refuses,
+        that is said and training goes on.
+        """
         milestone = state.iteration % self.saveweights == 0
-        if not milestone and state.iteration % self.savelast:
-            return
+        if milestone or state.iteration % self.savelast == 0:
+            self._wait()
+            self._under_way = self._writer.submit(self._save, state.copied(), milestone)
+
+    def _save(self, state: TrainState, milestone: bool) -> None:
         try:
-            data = container.pack(state)
+            data = container.packed_parts(state)
             if milestone:
                 self._save_milestone(state.iteration, data)
-            storage.write_durably(self._last, data, previous=self._before_last)
+            storage.write_durably(self._last, *data, previous=self._before_last)
         except StorageError as error:
             self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+            self._under_way = None
 
     def stop(self, state: TrainState) -> None:
         """Make `state` durable before the process ends, and write what a kill left undone.
@@ -65,13 +87,14 @@ class Keeper:
         Raises:
             StorageError: it could not be written.
         """
+        self._wait()
         if state.iteration == 0:
             return
-        data = container.pack(state)
+        data = container.packed_parts(state)
         if state.iteration % self.saveweights == 0:
             self._save_milestone(state.iteration, data)
         if not _holds(self._last, data):
-            storage.write_durably(self._last, data, previous=self._before_last)
+            storage.write_durably(self._last, *data, previous=self._before_last)
 
     def finish(self, state: TrainState) -> None:
         """Write the files of a finished run; does nothing that has been done already.
@@ -80,18 +103,18 @@ class Keeper:
             StorageError: one could not be written.
         """
         self.stop(state)
-        data = container.pack(state)
+        data = container.packed_parts(state)
         final = self.folder / f"{self.name}_final.weights"
-        for path, contents in ((self._before_last, data), (final, plain(state))):
+        for path, contents in ((self._before_last, data), (final, container.darknet_parts(state))):
             if not _holds(path, contents):
-                storage.write_durably(path, contents)
+                storage.write_durably(path, *contents)
 
-    def _save_milestone(self, iteration: int, data: bytes) -> None:
+    def _save_milestone(self, iteration: int, data: Sequence[Buffer]) -> None:
         milestone = self.folder / f"{self.name}_{iteration}.weights"
         copy = self.folder / f"{self.name}_{iteration}.backup"
         for path in (milestone, copy):
             if not _holds(path, data):
-                storage.write_durably(path, data)
+                storage.write_durably(path, *data)
         for path in run_files(self.folder, self.name):
             if path.suffix == ".backup" and 0 < iteration_in_name(path) < iteration:
                 storage.remove(path)
@@ -103,12 +126,6 @@ class Keeper:
     @property
     def _before_last(self) -> Path:
         return self.folder / f"{self.name}.backup"
-
-
-def plain(state: TrainState) -> bytes:
-    """Return the plain Darknet weights file of a state."""
-    arrays = (array.astype("<f4").tobytes() for array in state.weights.values())
-    return format_header(state.progress.seen) + b"".join(arrays)
 
 
 def run_files(folder: Path, name: str) -> list[Path]:
@@ -142,41 +159,72 @@ def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
     Plain weights files (`_best`, `_final`, Darknet's own) hold no state and do not count.
     `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
     """
-    rejected = []
-    dated = []
+    rejected: list[Rejected] = []
+    plain_last: list[Rejected] = []
+    candidates = []
     for path in run_files(folder, name):
         try:
-            with path.open("rb") as file:
-                seen = parse_header(file.read(20), str(path)).seen
+            iteration = claimed_iteration(path)
         except (RelumeError, OSError) as error:
             rejected.append(Rejected(path, str(error)))
             continue
-        dated.append((seen, "_last" in path.name, path))
+        is_last = path.name == f"{name}_last.weights"
+        if iteration is not None:
+            candidates.append((iteration, is_last, path))
+        elif is_last:
+            plain_last.append(Rejected(path, f"{path}: holds no training state"))
     newest = None
-    for _, is_last, path in sorted(dated, reverse=True):
+    for _, is_last, path in sorted(candidates, reverse=True):
         if newest is not None and not is_last:
             continue
         try:
-            data = path.read_bytes()
-            if container.holds_state(data, path):
-                state = container.unpack(data, path)
-                newest = newest or Found(path, state)
+            state = container.unpack(path.read_bytes(), path)
+            newest = newest or Found(path, state)
         except (CheckpointError, OSError) as error:
             rejected.append(Rejected(path, str(error)))
-    return newest, rejected
+    # Beside checkpoints of ours a `_last` without state is foreign, or damaged at both ends.
+    return newest, rejected + plain_last if newest else rejected
 
 
-def read_checkpoint(path: Path) -> TrainState:
-    """Read and verify one checkpoint file.
+def claimed_iteration(path: Path) -> int | None:
+    """Return the iteration a checkpoint says it holds, read without verifying the file.
+
+    Not `seen`, which an allowed change of `batch` sets back. None: a plain weights file. A
+    file whose manifest cannot be read claims to be newer than any, so that it is looked at.
 
     Raises:
-        Damaged: it is not whole.
+        WeightsError: not even a weights file.
     """
-    return container.unpack(path.read_bytes(), path)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        if not container.holds_state(head + file.read(), path):
+            return None
+        try:
+            return int(container.read_manifest_of(file)["iteration"])
+        except Exception:  # a damaged archive can fail in any way
+            return sys.maxsize
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def other_run(folder: Path, name: str) -> str | None:
+    """Return the name of a run in `folder` whose files could be taken for those of `name`.
+
+    `yolo_100.backup` is the newest milestone of `yolo`, and the generation before the last
+    of `yolo_100`.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = re.fullmatch(r"(.+?)(_last\.weights|\.journal\.jsonl)", path.name)
+        if match and re.fullmatch(r"_\d+", match[1].removeprefix(name)):
+            return match[1]
+        if match and re.fullmatch(r"_\d+", name.removeprefix(match[1])):
+            return match[1]
+    return None
+
+
+def _holds(path: Path, parts: Sequence[Buffer]) -> bool:
+    """Tell whether a file holds these bytes and no others."""
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        with path.open("rb") as file:
+            return all(file.read(len(part)) == part for part in parts) and not file.read(1)
     except FileNotFoundError:
         return False

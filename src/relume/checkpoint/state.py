@@ -115,19 +115,33 @@ class TrainState:
         """Iterations done."""
         return self.history.iteration
 
+    def copied(self) -> "TrainState":
+        """Return the state with its own arrays, for use while the network trains on."""
+        groups = {name: _copied(arrays) for name, arrays in self.groups.items()}
+        return replace(self, weights=_copied(self.weights), groups=groups)
+
     def digest(self) -> bytes:
         """Return the 16-byte digest of all tensors, the one that journal and manifest show."""
         return digest_of_groups({"weights": self.weights, **self.groups})
+
+
+def _copied(arrays: Arrays) -> Arrays:
+    return {name: np.array(array) for name, array in arrays.items()}
 
 
 def digest_of_groups(groups: Mapping[str, Arrays]) -> bytes:
     """Return XXH3-128 over the sorted (name, dtype, shape, tensor digest) of all arrays."""
     hasher = xxhash.xxh3_128()
     for name, array in named_arrays(groups):
-        dtype = array.dtype.newbyteorder("<").str
-        digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).data)
-        hasher.update(f"{name} {dtype} {array.shape} {digest}\n".encode())
+        canonical = as_stored(array)
+        digest = xxhash.xxh3_128_hexdigest(canonical.data)
+        hasher.update(f"{name} {canonical.dtype.str} {array.shape} {digest}\n".encode())
     return hasher.digest()
+
+
+def as_stored(array: Array) -> Array:
+    """Return an array as files and digests know it: little-endian, in C order."""
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def named_arrays(groups: Mapping[str, Arrays]) -> Iterator[tuple[str, Array]]:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,12 +19,12 @@ from relume.errors import Locked, StorageError
 TEMPORARY = ".tmp"
 
 
-def write_durably(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
-    """Put `data` at `path` so that after a crash it holds the old contents or the new.
+def write_durably(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
+    """Put `parts` at `path` so that after a crash it holds the old contents or the new.
 
     Args:
         path: the file.
-        data: its whole contents.
+        parts: its whole contents, one behind the other.
         previous: where the old contents go, if they are to be kept. A crash may leave them
             under that name only; the new contents are then lost.
     Raises:
@@ -34,7 +34,8 @@ def write_durably(path: Path, data: bytes | memoryview, previous: Path | None = 
     with _as_storage_error(path):
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             if previous is not None and path.exists():
@@ -74,8 +75,8 @@ def move_aside(paths: list[Path], aside: Path) -> Path:
         target.mkdir(parents=True)
         for path in paths:
             shutil.move(path, target / path.name)
-        sync_folder(target)
-        sync_folder(aside.parent)
+        for folder in (target, aside, aside.parent):
+            sync_folder(folder)
     return target
 
 
@@ -103,7 +104,9 @@ class AppendFile:
     def append(self, line: str) -> None:
         """Add one line; when this returns, it survives the death of the process."""
         with _as_storage_error(self.path):
-            self._file.write(line.encode() + b"\n")
+            rest = line.encode("utf-8", "surrogateescape") + b"\n"
+            while rest:  # a disk that is nearly full takes a part, and refuses the next
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Make the file durable and close it."""
@@ -123,24 +126,28 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     """
     path = folder / f"{name}.lock"
     with _as_storage_error(path):
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
                 raise Locked(
                     path,
-                    f"{file.read().strip() or 'another process'} trains '{name}' in this folder",
+                    f"{_text(file) or 'another process'} trains '{name}' in this folder",
                     "one run per name and folder",
                     "wait for it, stop it, or set another backup= in the data file",
                 ) from None
             # No locking on this file system: go on, as without a lock.
-        file.truncate(0)
-        file.write(f"process {os.getpid()}\n")
-        file.flush()
+        with suppress(OSError):  # the text only informs; a full disk is met soon enough
+            file.truncate(0)
+            file.write(f"process {os.getpid()}\n".encode())
         yield
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(100).decode(errors="replace").strip()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """`relume detector test`: Darknet's lines, predictions.jpg, JSON."""
 
 import json
+import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from relume.checkpoint import container, storage
 from relume.commands.train import compute_device
 from relume.data.image import read_picture
 from relume.drawing import Label, draw_labels
-from relume.errors import ImageError, WeightsError
+from relume.errors import ImageError, UsageError, WeightsError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_data_file, read_names, resolve
 from relume.formats.sections import Cfg
@@ -28,6 +30,8 @@ from relume.screen import Screen
 
 Values = Mapping[str, str | int | float | bool]
 JPEG_QUALITY = 92
+NOT_ALL = 2
+"""Exit status if a picture could not be read; the others have been looked at."""
 HIDDEN = "dont_show"
 """Classes whose names begin with this are neither printed nor drawn, as in Darknet."""
 
@@ -44,30 +48,33 @@ class Found:
     def box_xyxy_px(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the edges, cut to a picture of `width` x `height` pixels."""
         x, y, w, h = self.box_xywh_rel
+        left, right = ((x + side * w / 2) * width for side in (-1, 1))
+        top, bottom = ((y + side * h / 2) * height for side in (-1, 1))
         return (
-            max((x - w / 2) * width, 0),
-            max((y - h / 2) * height, 0),
-            min((x + w / 2) * width, width - 1),
-            min((y + h / 2) * height, height - 1),
+            min(max(left, 0), width - 1),
+            min(max(top, 0), height - 1),
+            min(max(right, 0), width - 1),
+            min(max(bottom, 0), height - 1),
         )
 
 
 def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in one picture, or in those whose paths come on standard input."""
     data, cfg_path, weights = arguments[:3]
-    thresh = float(flags.get("-thresh", 0.25))
+    thresh = _thresh(flags)
+    out = _out(flags)
     cfg = read_cfg(cfg_path, "detect")
     names = class_names(data, cfg)
     network = load_network(cfg, weights).to(compute_device(flags))
     letter_box = bool(flags.get("-letter_box")) or cfg.net.letter_box
     frames: list[dict[str, Any]] = []
-    for path in [arguments[3]] if len(arguments) > 3 else _asked_for(screen):
+    status = 0
+    for path in arguments[3:] or _asked_for(screen):
         try:
-            picture, _ = read_picture(Path(path), cfg.net.channels)
-        except ImageError:
-            if len(arguments) > 3:
-                raise
-            screen.error(f"{path}: cannot be read as a picture")
+            picture, _ = read_picture(path, cfg.net.channels)
+        except ImageError as error:
+            screen.error(str(error))
+            status = NOT_ALL
             continue
         began = time.perf_counter()
         detections = detect_image(network, picture, thresh, letter_box=letter_box)
@@ -79,10 +86,27 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
             screen.line(_line(item, width, height, bool(flags.get("-ext_output"))))
         _write_picture(Path("predictions.jpg"), picture, found)
         frames.append(_frame(len(frames) + 1, path, found))
-    if "-out" in flags:
-        text = json.dumps(frames, indent=1)
-        storage.write_durably(Path(str(flags["-out"])), text.encode() + b"\n")
-    return 0
+    if out is not None:
+        storage.write_durably(out, json.dumps(frames, indent=1).encode() + b"\n")
+    return status
+
+
+def _thresh(flags: Values) -> float:
+    thresh = float(flags.get("-thresh", 0.25))
+    if not 0 <= thresh <= 1:
+        raise UsageError("-thresh", f"{thresh:g}", "a number from 0 to 1", "for example -thresh .5")
+    return thresh
+
+
+def _out(flags: Values) -> Path | None:
+    """Return where the JSON goes, before any work is done for it."""
+    if "-out" not in flags:
+        return None
+    out = Path(str(flags["-out"]))
+    if not out.parent.is_dir():
+        remedy = f"mkdir -p {shlex.quote(str(out.parent))}"
+        raise UsageError("-out", f"{out.parent} does not exist", "an existing folder", remedy)
+    return out
 
 
 def class_names(data: str, cfg: Cfg) -> tuple[str, ...]:
@@ -116,6 +140,7 @@ def load_network(cfg: Cfg, path: str) -> Network:
             if weights.end != "whole"
             else f"{weights.trailing:,} bytes follow the last layer",
             f"the weights of {cfg.path}",
+            "give the CFG that these weights were trained with, or a whole file",
         )
     network = Network(cfg, seed=None)
     live = network.darknet_arrays()
@@ -129,16 +154,20 @@ def named_detections(detections: Detections, names: tuple[str, ...]) -> list[Fou
     """Return what is to be shown, from left to right; within a box the likeliest class first.
 
     Source:
-        AlexeyAB/darknet 59596d78 src/image.c get_actual_detections.
+        AlexeyAB/darknet 59596d78 src/image.c get_actual_detections, draw_detections_v3.
     """
     boxes = detections.boxes_xywh_rel
     found = []
     for row in np.argsort(boxes[:, 0] - boxes[:, 2] / 2, kind="stable"):
         probabilities = detections.probabilities[row]
-        for kind in np.argsort(-probabilities, kind="stable"):
-            if probabilities[kind] > 0 and not names[kind].startswith(HIDDEN):
-                box = tuple(float(value) for value in boxes[row])
-                found.append(Found(int(kind), names[kind], float(probabilities[kind]), box))  # type: ignore[arg-type]
+        kinds = [k for k in np.flatnonzero(probabilities) if not names[k].startswith(HIDDEN)]
+        best = max(kinds, key=probabilities.__getitem__, default=None)
+        kinds.sort(key=lambda kind: kind != best)
+        x, y, w, h = (float(value) for value in boxes[row])
+        if not math.isfinite(x + y + w + h):
+            continue  # a net that has hardly been trained says such things
+        for kind in kinds:
+            found.append(Found(int(kind), names[kind], float(probabilities[kind]), (x, y, w, h)))
     return found
 
 
@@ -154,27 +183,32 @@ def _line(item: Found, width: int, height: int, extended: bool) -> str:
 
 
 def _write_picture(path: Path, picture: npt.NDArray[np.uint8], found: list[Found]) -> None:
+    """Draw what was found, the most confident on top; a box that is two things is drawn once."""
     height, width = picture.shape[:2]
     rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+    boxes: dict[tuple[float, ...], list[Found]] = {}
+    for item in sorted(found, key=lambda item: -item.confidence):
+        boxes.setdefault(item.box_xywh_rel, []).append(item)
     labels = []
-    for item in sorted(found, key=lambda item: item.confidence):
-        text = f"{item.name} {item.confidence * 100:.0f}%"
-        labels.append(Label(text, item.kind, item.box_xyxy_px(width, height)))
+    for items in reversed(boxes.values()):
+        text = ", ".join(f"{item.name} {item.confidence * 100:.0f}%" for item in items)
+        labels.append(Label(text, items[0].kind, items[0].box_xyxy_px(width, height)))
     drawn = cv2.cvtColor(draw_labels(rgb, labels), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     storage.write_durably(path, data.tobytes())
 
 
 def _frame(number: int, path: str, found: list[Found]) -> dict[str, Any]:
-    """Return one picture's detections in the form of Darknet's JSON."""
+    """Return one picture's detections in the form of Darknet's JSON, six decimals included."""
+    sides = ("center_x", "center_y", "width", "height")
     objects = [
         {
             "class_id": item.kind,
             "name": item.name,
-            "relative_coordinates": dict(
-                zip(("center_x", "center_y", "width", "height"), item.box_xywh_rel, strict=True)
-            ),
-            "confidence": item.confidence,
+            "relative_coordinates": {
+                side: round(value, 6) for side, value in zip(sides, item.box_xywh_rel, strict=True)
+            },
+            "confidence": round(item.confidence, 6),
         }
         for item in found
     ]
@@ -182,9 +216,12 @@ def _frame(number: int, path: str, found: list[Found]) -> dict[str, Any]:
 
 
 def _asked_for(screen: Screen) -> Iterator[str]:
-    """Yield the paths that come on standard input, one a line."""
-    if sys.stdin.isatty():
-        screen.line("Enter Image Path:")
-    for line in sys.stdin:
+    """Yield the paths that come on standard input, one a line; ask for them on a terminal."""
+    while True:
+        if sys.stdin.isatty():
+            screen.line("Enter Image Path:")
+        line = sys.stdin.readline()
+        if not line:
+            return
         if line.strip():
             yield line.strip()

@@ -1,24 +1,28 @@
 """Commands on weights files and on the files of a run: partial, compare, inspect, reset, rewind."""
 
 import re
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import run_files
-from relume.checkpoint.state import first_difference, first_difference_of_arrays
+from relume.checkpoint.keeper import newest_good, run_files
+from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.errors import CheckpointError, Damaged, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
 from relume.formats.sections import Cfg
-from relume.formats.weights import parse_header, parse_weights, partial_weights
+from relume.formats.weights import FLOAT, Header, parse_header, parse_weights, partial_weights
 from relume.screen import Screen
 from relume.spec import backup_folder, run_name
 
 Values = Mapping[str, str | int | float | bool]
 SAME, DIFFERENT = 0, 1
+NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(([^()]*)\)")
+"""A number as NumPy's repr shows it; a person wants the number."""
 
 
 def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
@@ -30,10 +34,15 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError(
             "N", f"'{number}'", "a number of layers", "see relume partial -h"
         ) from None
+    if Path(out).exists() and Path(out).samefile(weights):
+        raise UsageError(out, "is WEIGHTS itself", "another file", "see relume partial -h")
     cfg = read_cfg(cfg_path, "detect")
     if not 1 <= layers <= len(cfg.layers):
         raise UsageError("N", number, f"1 to {len(cfg.layers)}, the layers of {cfg_path}")
-    data = partial_weights(_read(weights), cfg, layers, weights)
+    whole = _read(weights)
+    if container.holds_state(whole, weights):
+        container.verify(whole, weights)
+    data = partial_weights(whole, cfg, layers, weights)
     storage.write_durably(Path(out), data)
     screen.line(f"{out}: layers 0 to {layers - 1}, {len(data):,} bytes")
     return 0
@@ -41,12 +50,14 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Compare two files; tell the first tensor, index and both values that differ."""
-    one, other = (_read(path) for path in arguments)
+    paths = arguments[:2]
+    one, other = (_read(path) for path in paths)
     if one == other:
         screen.line(f"same: {len(one):,} bytes")
         return SAME
-    difference = _difference(one, other, arguments)
-    screen.line(f"different: {difference}")
+    cfg = read_cfg(arguments[2], "detect") if len(arguments) > 2 else None
+    difference = _difference(_opened(one, paths[0]), _opened(other, paths[1]), cfg)
+    screen.line("different: " + NUMPY_SCALAR.sub(r"\1", difference))
     return DIFFERENT
 
 
@@ -61,7 +72,10 @@ def inspect(arguments: list[str], flags: Values, screen: Screen) -> int:
         f"{8 * (header.size_bytes - 12)}-bit seen, seen {header.seen}"
     )
     if container.holds_state(data, path):
-        _inspect_checkpoint(data, path, screen)
+        try:
+            _inspect_checkpoint(data, path, screen)
+        except Damaged as error:
+            raise _with_good_one(error, Path(path)) from error
     elif len(arguments) > 1:
         _inspect_plain(data, path, read_cfg(arguments[1], "detect"), screen)
     else:
@@ -88,10 +102,16 @@ def reset(arguments: list[str], flags: Values, screen: Screen) -> int:
 def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Make an older checkpoint the newest of its run."""
     path = Path(arguments[0])
-    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
-    if match is None:
+    folder, name = path.parent, _run_of(path)
+    if name is None:
         raise UsageError(path, "not a checkpoint's name", "NAME_ITER.weights or NAME.backup")
-    folder, name = path.parent, match[1]
+    if folder.parent.name == f"{name}.aside":
+        raise UsageError(
+            path,
+            "was moved aside and belongs to no run",
+            "a checkpoint in the backup folder of its run",
+            f"mv {shlex.quote(str(path))} {shlex.quote(str(folder.parent.parent))}, then rewind",
+        )
     data = _read(path)
     if not container.holds_state(data, path):
         raise WeightsError(path, "holds no training state", "a checkpoint of relume")
@@ -106,6 +126,12 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
     return 0
 
 
+def _run_of(path: Path) -> str | None:
+    """Return NAME of a checkpoint's file name."""
+    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
+    return match and match[1]
+
+
 def _is_newer(path: Path, seen: int) -> bool:
     try:
         with path.open("rb") as file:
@@ -114,39 +140,82 @@ def _is_newer(path: Path, seen: int) -> bool:
         return True  # damaged: out of the way with it
 
 
-def _difference(one: bytes, other: bytes, paths: list[str]) -> str:
+@dataclass(frozen=True)
+class _File:
+    """One side of a comparison; damaged files do not get this far."""
+
+    path: str
+    data: bytes
+    header: Header
+    state: TrainState | None
+
+
+def _opened(data: bytes, path: str) -> _File:
+    state = container.unpack(data, path) if container.holds_state(data, path) else None
+    return _File(path, data, parse_header(data, path), state)
+
+
+def _difference(one: _File, other: _File, cfg: Cfg | None) -> str:
     """Name the first difference of two files that are not the same."""
-    states = [
-        container.unpack(data, path) if container.holds_state(data, path) else None
-        for data, path in zip((one, other), paths, strict=True)
-    ]
-    if states[0] is not None and states[1] is not None:
-        tensors = first_difference(states[0], states[1])
-        if tensors is not None:
-            return tensors
-        if states[0].progress != states[1].progress:
-            return f"progress: {states[0].progress}, {states[1].progress}"
-        return "all tensors and counters are the same; recipe, history or environment differ"
-    known = next((state for state in states if state is not None), None)
-    headers = [parse_header(data, path) for data, path in zip((one, other), paths, strict=True)]
+    if one.state is not None and other.state is not None:
+        return _difference_of_states(one.state, other.state)
+    known = one.state or other.state
     if known is not None:
         cfg = parse_cfg(known.recipe.cfg_text, "recipe/cfg", "detect")
-        arrays = [
-            parse_weights(data, cfg, path).arrays
-            for data, path in zip((one, other), paths, strict=True)
+    tensor = _difference_of_floats(one, other) if cfg is None else _tensor(one, other, cfg)
+    if tensor is not None:
+        return tensor
+    if known is not None:
+        return f"the weights are the same; only {(one if one.state else other).path} holds a state"
+    if one.header != other.header:
+        headers = [
+            f"{header.major}.{header.minor}.{header.revision} with seen {header.seen}"
+            for header in (one.header, other.header)
         ]
-        for name in arrays[0].keys() & arrays[1].keys():
-            text = first_difference_of_arrays(arrays[0][name], arrays[1][name])
-            if text is not None:
-                return f"{name}{text}"
-        return "the weights are the same; only one of the files holds training state"
-    if headers[0] != headers[1]:
-        return f"header: {headers[0]}, {headers[1]}"
-    if len(one) != len(other):
-        return f"length: {len(one):,}, {len(other):,} bytes"
-    start = headers[0].size_bytes
-    floats = [np.frombuffer(data, "<f4", (len(data) - start) // 4, start) for data in (one, other)]
-    return f"float {first_difference_of_arrays(floats[0], floats[1])}"
+        return f"the weights are the same; header {headers[0]}, {headers[1]}"
+    return f"length: {len(one.data):,}, {len(other.data):,} bytes"
+
+
+def _difference_of_states(one: TrainState, other: TrainState) -> str:
+    tensor = first_difference(one, other)
+    if tensor is not None:
+        return tensor
+    for field in fields(one.progress):
+        values = [getattr(state.progress, field.name) for state in (one, other)]
+        if values[0] != values[1]:
+            return f"{field.name}: {values[0]}, {values[1]}"
+    return "all tensors and counters are the same; recipe, history or environment differ"
+
+
+def _tensor(one: _File, other: _File, cfg: Cfg) -> str | None:
+    """Name the first tensor, in the order of the file, that differs or is in one file only."""
+    left, right = (parse_weights(file.data, cfg, file.path).arrays for file in (one, other))
+    for name in left | right:
+        if name not in left or name not in right:
+            return f"{name} is in {(one if name in left else other).path} only"
+        text = first_difference_of_arrays(left[name], right[name])
+        if text is not None:
+            return f"{name}{text}"
+    return None
+
+
+def _difference_of_floats(one: _File, other: _File) -> str | None:
+    """Return the first float that differs; which tensor it belongs to only a cfg could tell."""
+    bodies = [file.data[file.header.size_bytes :] for file in (one, other)]
+    count = min(map(len, bodies)) // FLOAT.itemsize
+    floats = [np.frombuffer(body, FLOAT, count) for body in bodies]
+    text = first_difference_of_arrays(floats[0], floats[1])
+    return text and f"float {text} (give the CFG to name the tensor)"
+
+
+def _with_good_one(error: Damaged, path: Path) -> Damaged:
+    """Add to the message where an intact checkpoint of the same run lies."""
+    name = _run_of(path)
+    found, _ = newest_good(path.parent, name) if name else (None, [])
+    if found is None:
+        return error
+    remedy = f"the newest good one beside it is {found.path} (iteration {found.state.iteration})"
+    return Damaged(error.place, error.found, error.needed, remedy)
 
 
 def _inspect_checkpoint(data: bytes, path: str, screen: Screen) -> None:
@@ -169,7 +238,7 @@ def _inspect_plain(data: bytes, path: str, cfg: Cfg, screen: Screen) -> None:
     iteration = weights.header.seen // cfg.net.batch
     screen.line(f"iteration {iteration} at batch={cfg.net.batch}; no training state")
     if weights.end == "whole" and not weights.trailing:
-        screen.line(f"fills all {len(cfg.layers)} layers")
+        screen.line(f"fills all {len(cfg.layers)} layers; a plain file has no digest to check")
         return
     if weights.end == "layer":
         screen.line(f"fills layers 0 to {weights.layers_filled - 1} of {len(cfg.layers)}")

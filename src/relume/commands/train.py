@@ -1,9 +1,11 @@
 """`relume detector train`: reads everything, finds the state to go on from, trains."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from relume.checkpoint import storage
 from relume.checkpoint.keeper import Keeper, remove_temporaries
 from relume.checkpoint.state import Mark, TrainState
-from relume.errors import OtherEnvironment, UsageError
+from relume.errors import OtherEnvironment, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train import environment
@@ -24,41 +26,46 @@ from relume.train.step import Report
 
 TEMPORARY_FAILURE = 75
 """Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
+INTERRUPTED = 130
+"""Exit status after a second SIGINT, as a shell reports it."""
 CHART_EVERY = 100
 Value = str | int | float | bool
+Note = Callable[[str], None]
+"""Takes one line of text."""
 
 
 def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
     """Train from the beginning or from where the last run stopped; return the exit status."""
     data, cfg = arguments[:2]
+    device, threads = compute_device(flags), _threads(flags)
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
     folder, name = spec.operation.backup, spec.operation.name
     storage.make_folder(folder)
-    with storage.locked(folder, name), _stop_by_signal(screen) as stop:
+    with storage.locked(folder, name), _log(folder / f"{name}.log") as note:
         remove_temporaries(folder, name)
-        log = storage.AppendFile(folder / f"{name}.log")
 
         def say(text: str) -> None:
             screen.warn(text)
-            log.append(text)
+            note(text)
 
-        device = compute_device(flags)
-        threads = _threads(flags)
-        weights = arguments[2] if len(arguments) > 2 else None
-        start_flags = StartFlags(
-            weights=weights,
-            clear=bool(flags.get("-clear")),
-            resume=bool(flags.get("-resume")),
-            allow_change=bool(flags.get("-allow-change")),
-        )
-        declared = environment.declare(threads or environment.available_threads(), device)
-        start = starting_state(spec, start_flags, declared, say)
-        environment.set_up(threads or int(start.environment["threads"]))
-        start = _in_this_environment(start, device, bool(flags.get("-exact")), say)
-        say(f"seed {spec.recipe.seed}, {start.environment['threads']} threads, backup {folder}")
-        status = _run(spec, start, stop, device, screen, log, say)
-        log.close()
-    return status
+        with _stop_by_signal(screen) as stop:
+            declared = environment.declare(threads or environment.available_threads(), device)
+            start_flags = _start_flags(arguments, flags)
+            start = starting_state(spec, start_flags, declared, say)
+            environment.set_up(threads or int(start.environment["threads"]))
+            start = _in_this_environment(start, device, bool(flags.get("-exact")), say)
+            threads = int(start.environment["threads"])
+            say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
+            return _run(spec, start, stop, device, screen, note, say)
+
+
+def _start_flags(arguments: list[str], flags: Mapping[str, Value]) -> StartFlags:
+    return StartFlags(
+        weights=arguments[2] if len(arguments) > 2 else None,
+        clear=bool(flags.get("-clear")),
+        resume=bool(flags.get("-resume")),
+        allow_change=bool(flags.get("-allow-change")),
+    )
 
 
 def compute_device(flags: Mapping[str, Value]) -> torch.device:
@@ -76,8 +83,8 @@ def _run(
     stop: Stop,
     device: torch.device,
     screen: Screen,
-    log: storage.AppendFile,
-    say: Callable[[str], None],
+    note: Note,
+    say: Note,
 ) -> int:
     folder, name = spec.operation.backup, spec.operation.name
     total = spec.recipe.cfg.net.max_batches
@@ -91,15 +98,19 @@ def _run(
     def watch(state: TrainState, report: Report) -> None:
         average = state.progress.average_loss or 0.0
         batch = spec.recipe.cfg.net.batch
-        log.append(progress.iteration(state.iteration, report.loss, average, report.rate, batch))
-        if state.iteration % CHART_EVERY == 0:
-            _write_chart(spec, state)
+        try:
+            note(progress.iteration(state.iteration, report.loss, average, report.rate, batch))
+            if state.iteration % CHART_EVERY == 0:
+                _write_chart(spec, state)
+        except BrokenPipeError:
+            stop.requested = True  # who read the lines has gone, as `head` does
+        except StorageError as error:
+            say(f"training goes on: {error}")
 
     operation = spec.operation
     keeper = Keeper(folder, name, operation.savelast, operation.saveweights, say)
-    journal = Journal(folder / f"{name}.journal.jsonl", start.history)
-    end = train_loop(spec, start, keeper, journal, stop, watch, device)
-    journal.close()
+    with closing(Journal(folder / f"{name}.journal.jsonl", start.history)) as journal:
+        end = train_loop(spec, start, keeper, journal, stop, watch, device)
     _write_chart(spec, end)
     progress.close()
     if end.iteration >= total:
@@ -118,7 +129,7 @@ def _write_chart(spec: RunSpec, state: TrainState) -> None:
 
 
 def _in_this_environment(
-    start: TrainState, device: torch.device, exact: bool, say: Callable[[str], None]
+    start: TrainState, device: torch.device, exact: bool, say: Note
 ) -> TrainState:
     """Return the state under this environment; a difference is said and marked, or refused."""
     here = environment.declare(torch.get_num_threads(), device)
@@ -155,13 +166,41 @@ def _threads(flags: Mapping[str, Value]) -> int | None:
 
 
 @contextmanager
+def _log(path: Path) -> Iterator[Note]:
+    """Give a function that adds a line to NAME.log; nothing depends on that file.
+
+    A disk that refuses its lines therefore ends no run.
+    """
+    file = storage.AppendFile(path)
+
+    def note(text: str) -> None:
+        with suppress(StorageError):
+            file.append(text)
+
+    try:
+        yield note
+    except RelumeError as error:
+        note(f"error: {error}")
+        raise
+    finally:
+        with suppress(StorageError):
+            file.close()
+
+
+@contextmanager
 def _stop_by_signal(screen: Screen) -> Iterator[Stop]:
-    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request; a second SIGINT leaves at once."""
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request; a second SIGINT leaves at once.
+
+    That is as safe as being killed, which a checkpoint survives, and it ends a process too
+    whose loader waits for a disk that does not answer.
+    """
     stop = Stop()
 
     def request(number: int, frame: FrameType | None) -> None:
         if stop.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            screen.close()
+            screen.warn("left at once; the same command goes on from the last checkpoint")
+            os._exit(INTERRUPTED)
         stop.requested = True
         screen.warn(f"{signal.Signals(number).name}: saves after this iteration, then stops")
 

@@ -8,10 +8,13 @@ import io
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from relume.checkpoint.state import History
 from relume.train.step import updated_average
+
+Curve = npt.NDArray[np.float64 | np.int64]
 
 MOST_POINTS = 2000
 """Beyond this a curve is thinned; the chart is 1000 pixels wide."""
@@ -31,8 +34,9 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         title: shown above the chart.
         max_batches: right end of the axis.
     """
-    iterations, average, parts, rates = _curves(history)
-    with matplotlib.rc_context({"svg.hashsalt": "relume", "font.size": 10}):
+    iterations, average, parts, rates, last_average = _curves(history)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever style the user's own settings ask for
         figure = Figure(figsize=(10, 7.5), dpi=100)
         loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         for (_, label, colour), values in zip(_PARTS, parts, strict=True):
@@ -43,10 +47,10 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         loss.set_yscale("log")
         loss.set_ylabel("loss per image")
         loss.grid(True, which="both", color="0.9")
-        if len(average):
+        if last_average is not None:
             loss.set_title(
                 f"{title}: iteration {history.iteration} of {max_batches}, "
-                f"average loss {average[-1]:.4f}"
+                f"average loss {last_average:.4f}"
             )
             loss.legend(loc="upper right")
         rate.plot(iterations, rates, color="0.3", linewidth=1)
@@ -61,19 +65,24 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
     return out.getvalue()
 
 
-def _curves(history: History) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], np.ndarray]:
-    """Return iterations, average losses, smoothed parts and rates, thinned alike."""
+def _curves(history: History) -> tuple[Curve, Curve, list[Curve], Curve, float | None]:
+    """Return iterations, average losses, smoothed parts and rates, thinned alike.
+
+    And the average loss of the last iteration, which thinning may drop.
+    """
     records = history.records
     stride = -(-len(records) // MOST_POINTS) or 1
     columns = ["loss", *(name for name, _, _ in _PARTS)]
     averages = []
+    last_average = None
     for column in columns:
         value: float | None = None
         smooth = []
         for x in records[column].tolist():
             value = updated_average(value, x)
             smooth.append(value)
+        last_average = value if column == "loss" else last_average
         averages.append(np.array(smooth[stride - 1 :: stride]))
     iterations = np.arange(history.start + stride, history.iteration + 1, stride)
     rates = records["rate"][stride - 1 :: stride].astype(float)
-    return iterations, averages[0], averages[1:], rates
+    return iterations, averages[0], averages[1:], rates, last_average

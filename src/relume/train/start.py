@@ -11,16 +11,22 @@ If the backup folder holds a checkpoint of the same course, the run goes on from
 good one, whatever WEIGHTS says; nothing of another course is ever overwritten.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from relume.checkpoint import container, course, storage
+from relume.checkpoint import course, storage
 from relume.checkpoint.course import Difference, Verdict
-from relume.checkpoint.keeper import Found, Rejected, newest_good, run_files
+from relume.checkpoint.keeper import (
+    Found,
+    Rejected,
+    claimed_iteration,
+    newest_good,
+    other_run,
+    run_files,
+)
 from relume.checkpoint.state import History, Progress, RecipeRecord, TrainState
 from relume.errors import (
     CheckpointError,
@@ -28,40 +34,17 @@ from relume.errors import (
     ImageError,
     OtherRecipe,
     RelumeError,
-    WeightsError,
 )
-from relume.formats.sections import Cfg
-from relume.formats.weights import DarknetWeights, parse_weights
 from relume.model.network import Network
 from relume.spec import RunSpec
 from relume.train.capture import PICTURES, empty_groups, weights_of
+from relume.train.given_weights import CLEAR, RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
 
-RANDOM = "random"
-Say = Callable[[str], None]
+__all__ = ["StartFlags", "starting_state"]
 
-
-@dataclass(frozen=True)
-class StartFlags:
-    """What the command line says about the start."""
-
-    weights: str | None = None
-    clear: bool = False
-    resume: bool = False
-    allow_change: bool = False
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """The WEIGHTS argument, read."""
-
-    path: Path | None
-    state: TrainState | None = None
-    """If it is a relume checkpoint (and not -clear)."""
-    plain: DarknetWeights | None = None
-    """If it is to be read as Darknet's: pretrained, or a whole checkpoint of Darknet."""
-    identity: str | None = RANDOM
-    """What the recipe keeps of it; None: unknown, taken from the checkpoint found."""
+MOST_TOLD = 8
+"""Differences that one message names; another network differs in hundreds."""
 
 
 def starting_state(
@@ -79,8 +62,9 @@ def starting_state(
         OtherRecipe: the backup folder holds another course.
     """
     operation = spec.operation
+    _check_name(spec)
     found, rejected = newest_good(operation.backup, operation.name)
-    given = _read_weights(spec, flags, found)
+    given = read_given(spec, flags, found, say)
     if found is None and rejected and given.state is None:
         raise Damaged(
             operation.backup,
@@ -88,164 +72,118 @@ def starting_state(
             "one to go on from",
             "give one as WEIGHTS, or begin anew after `relume reset DATA CFG`",
         )
-    _set_aside(spec, rejected, say)
-    start = _chosen(found, given, flags)
+    if found is None and given.state is None and given.identity is None:
+        raise CheckpointError(
+            operation.backup,
+            f"holds no good checkpoint of '{operation.name}'",
+            "one to go on from",
+            "start without -resume, or give WEIGHTS that exist",
+        )
+    if found is None:
+        _keep_foreign_files(spec, given, rejected, say)
+    start = _chosen(spec, flags, found, given)
     if start is None:
-        if given.identity is None:
-            raise CheckpointError(
-                operation.backup,
-                f"holds no good checkpoint of '{operation.name}'",
-                "one to go on from",
-                "start without -resume, or give WEIGHTS that exist",
-            )
-        _refuse_foreign_files(spec, flags)
         return _fresh(spec, given, environment, say)
-    identity = given.identity or start.state.recipe.keys["start"]
-    state = _under_todays_recipe(start, _record(spec, identity), spec, flags, say)
+    state, differences = _under_todays_recipe(spec, flags, start, given)
+    for difference in differences:
+        say(difference.told())
+    _set_damaged_aside(spec, rejected, say)
     if state.course != start.state.course:
         _set_newer_aside(spec, state.iteration, say)
     say(f"goes on from {start.path} (iteration {state.iteration})")
     if given.path and given.state and given.path.resolve() != start.path.resolve():
-        say(f"{given.path} is an older checkpoint of this run and leads to the same bytes")
+        say(
+            f"{given.path} (iteration {given.state.iteration}) is an older checkpoint of this run "
+            "and leads to the same bytes"
+        )
     return state
 
 
-def _read_weights(spec: RunSpec, flags: StartFlags, found: Found | None) -> _Weights:
-    """Read WEIGHTS; decide what kind of file it is."""
-    if flags.weights is None:
-        return _Weights(None, identity=None if flags.resume else RANDOM)
-    path = Path(flags.weights)
-    if path.is_dir():
-        folder_found, _ = newest_good(path, spec.operation.name)
-        if folder_found is None:
-            raise CheckpointError(
-                path, f"holds no good checkpoint of '{spec.operation.name}'", "at least one"
-            )
-        identity = folder_found.state.recipe.keys["start"]
-        return _Weights(folder_found.path, state=folder_found.state, identity=identity)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        if found is not None and isinstance(error, FileNotFoundError) and not flags.clear:
-            return _Weights(None, identity=None)
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
-    digest = xxhash.xxh3_128_hexdigest(data)
-    if not container.holds_state(data, path):
-        plain = parse_weights(data, spec.recipe.cfg, str(path))
-        _check_plain(plain, path, spec.recipe.cfg, flags, found)
-        return _Weights(path, plain=plain, identity=f"clear {digest}" if flags.clear else digest)
-    try:
-        state = container.unpack(data, path)
-    except CheckpointError as error:
-        if flags.resume and found is not None:
-            return _Weights(None, identity=None)
-        raise _with_earlier(error, found) from error
-    if not flags.clear:
-        return _Weights(path, state=state, identity=state.recipe.keys["start"])
-    darknet = data[: container.read_manifest(data)["darknet"]["bytes"]]
-    plain = parse_weights(darknet, spec.recipe.cfg, str(path))
-    _check_plain(plain, path, spec.recipe.cfg, flags, found)
-    return _Weights(path, plain=plain, identity=f"clear {digest}")
-
-
-def _check_plain(
-    plain: DarknetWeights, path: Path, cfg: Cfg, flags: StartFlags, found: Found | None
-) -> None:
-    """Refuse a Darknet file that does not fit the cfg, or that is cut."""
-    if plain.end == "whole" and plain.trailing:
-        raise WeightsError(
-            path,
-            f"{plain.trailing:,} bytes follow the last layer of {cfg.path}",
-            f"{plain.end_offset:,} bytes",
-            "weights of another net? `relume partial` cuts the layers that fit",
+def _check_name(spec: RunSpec) -> None:
+    operation = spec.operation
+    if other := other_run(operation.backup, operation.name):
+        raise CheckpointError(
+            operation.backup,
+            f"holds a run '{other}', whose files could be taken for those of '{operation.name}'",
+            "a folder of its own for one of them",
+            "set another backup= in the data file",
         )
-    early = plain.end == "layer" and plain.header.seen > 0 and not flags.clear
-    if plain.end != "inside" and not early:
-        return
-    where = f"inside layer {plain.partial_layer}"
-    if early:
-        where = f"after layer {plain.layers_filled - 1} though trained (seen {plain.header.seen})"
-    error = WeightsError(
-        path,
-        f"ends {where}, at byte {plain.end_offset + plain.trailing:,}",
-        f"the {len(cfg.layers)} layers of {cfg.path}, or a file cut between layers with seen 0",
-        "damaged, or weights of another net; -clear takes the layers it has"
-        if early
-        else "damaged, or weights of another net",
-    )
-    raise _with_earlier(error, found)
 
 
-def _with_earlier(error: RelumeError, found: Found | None) -> RelumeError:
-    if found is None:
-        return error
-    remedy = f"a good checkpoint is {found.path}; -resume takes it"
-    return type(error)(error.place, error.found, error.needed, remedy)
-
-
-def _chosen(found: Found | None, given: _Weights, flags: StartFlags) -> Found | None:
+def _chosen(spec: RunSpec, flags: StartFlags, found: Found | None, given: Given) -> Found | None:
     """Return the checkpoint to go on from: the newer of the found and the given one."""
     if given.state is None or given.path is None:
         return found
     named = Found(given.path, given.state)
-    if found is None or flags.allow_change:
+    if found is None:
         return named
-    if given.state.course != found.state.course:
-        raise OtherRecipe(
-            given.path,
-            f"belongs to another course of the run than {found.path}",
-            "a checkpoint of the run in the backup folder",
-            "`relume reset` moves that run aside",
-        )
-    return named if given.state.iteration > found.state.iteration else found
+    state = given.state
+    if flags.allow_change:
+        state, _ = _under_todays_recipe(spec, flags, named, given)
+    if course.same_run(state, found.state):
+        return named if named.state.iteration > found.state.iteration else found
+    if flags.allow_change and _may_part(given.state, found.state):
+        return named
+    raise OtherRecipe(
+        given.path,
+        f"belongs to another course of the run than {found.path}",
+        "a checkpoint of the run in the backup folder",
+        "`relume reset DATA CFG` moves that run aside",
+    )
+
+
+def _may_part(given: TrainState, found: TrainState) -> bool:
+    """Tell whether a change may lead from one away from the other: they were one run before."""
+    return course.same_run(given, found) or course.parted_by_change(given, found)
 
 
 def _under_todays_recipe(
-    start: Found, today: RecipeRecord, spec: RunSpec, flags: StartFlags, say: Say
-) -> TrainState:
+    spec: RunSpec, flags: StartFlags, start: Found, given: Given
+) -> tuple[TrainState, list[Difference]]:
     """Return the state under today's recipe, if the two agree or a change is allowed."""
-    state = start.state
-    images = spec.recipe.images
-    found = list(
-        course.differences(
-            state.recipe, today, state.iteration, lambda row: f"{images.path}:{images.lines[row]}"
-        )
-    )
+    state, images = start.state, spec.recipe.images
+    today = _record(spec, given.identity or state.recipe.keys["start"])
+    found = list(course.differences(state, today, lambda row: f"{images.path}:{images.lines[row]}"))
     if flags.allow_change:
-        state, changed = _with_todays_pictures(state, spec)
+        state, changed = _with_todays_pictures(state, today, spec)
         found += changed
     refused = [d for d in found if d.verdict in (Verdict.COURSE, Verdict.IMPOSSIBLE)]
     impossible = any(d.verdict is Verdict.IMPOSSIBLE for d in refused)
     if impossible or (refused and not flags.allow_change):
+        more = f" and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
         raise OtherRecipe(
             start.path,
-            "this run was begun with other settings: " + ", ".join(map(str, refused)),
+            "this run was begun with other settings: "
+            + ", ".join(d.told() for d in refused[:MOST_TOLD])
+            + more,
             "the settings of the run",
             "`relume reset DATA CFG` moves the run aside for a new one"
             if impossible
             else "undo the change, or go on with it by -allow-change, or begin anew after "
             "`relume reset DATA CFG`",
         )
-    for difference in found:
-        say(str(difference))
-    if refused and spec.recipe.cfg.net.batch * state.iteration != state.progress.seen:
+    if refused:
+        # A batch changes between two iterations: the iteration stays, what was seen follows.
         seen = spec.recipe.cfg.net.batch * state.iteration
         state = replace(state, progress=replace(state.progress, seen=seen))
-    return course.with_change(state, today, found)
+    return course.with_change(state, today, found), found
 
 
-def _with_todays_pictures(state: TrainState, spec: RunSpec) -> tuple[TrainState, list[Difference]]:
+def _with_todays_pictures(
+    state: TrainState, today: RecipeRecord, spec: RunSpec
+) -> tuple[TrainState, list[Difference]]:
     """Compare all pictures used so far with today's, and forget those that changed."""
     images = spec.recipe.images
     digests = np.array(state.groups[PICTURES]["digests"])
-    if len(digests) != len(images.paths):  # another list, a difference of its own
+    if today.keys["images"] != state.recipe.keys["images"]:  # a difference of its own
         digests = np.zeros(len(images.paths), np.uint64)
     changed = []
     for row in np.flatnonzero(digests):
-        today = _file_digest(images.paths[row])
-        if today != digests[row]:
-            pair = (f"{digests[row]:016x}", f"{today:016x}")
-            changed.append(Difference(f"picture {images.entries[row]}", *pair, Verdict.COURSE))
+        digest = _file_digest(images.paths[row])
+        if digest != digests[row]:
+            pair = (f"{digests[row]:016x}", f"{digest:016x}")
+            place = str(images.paths[row])
+            changed.append(Difference(f"picture {row + 1}", *pair, Verdict.COURSE, place))
             digests[row] = 0
     groups = {**state.groups, PICTURES: {"digests": digests}}
     return replace(state, groups=groups), changed
@@ -258,7 +196,7 @@ def _file_digest(path: Path) -> int:
         raise ImageError(path, f"cannot be read ({error.strerror})", "a picture") from error
 
 
-def _fresh(spec: RunSpec, given: _Weights, environment: dict[str, str], say: Say) -> TrainState:
+def _fresh(spec: RunSpec, given: Given, environment: dict[str, str], say: Say) -> TrainState:
     """Return a state in which nothing has been trained by this run."""
     cfg = spec.recipe.cfg
     network = Network(cfg, spec.recipe.seed)
@@ -268,12 +206,8 @@ def _fresh(spec: RunSpec, given: _Weights, environment: dict[str, str], say: Say
     if given.plain is not None:
         weights.update(given.plain.arrays)
         whole = given.plain.end == "whole"
-        seen = (
-            0
-            if given.identity is None or given.identity.startswith("clear ")
-            else (given.plain.header.seen)
-        )
-        iteration = seen // cfg.net.batch if whole else 0
+        if whole and not (given.identity or "").startswith(CLEAR):
+            iteration = given.plain.header.seen // cfg.net.batch
         filled = "all layers" if whole else f"layers 0 to {given.plain.layers_filled - 1}"
         say(f"{given.path}: fills {filled} of {len(cfg.layers)}")
     if iteration:
@@ -303,12 +237,19 @@ def _record(spec: RunSpec, start: str) -> RecipeRecord:
     )
 
 
-def _refuse_foreign_files(spec: RunSpec, flags: StartFlags) -> None:
-    """Stop before files that are not ours would be overwritten."""
+def _keep_foreign_files(spec: RunSpec, given: Given, rejected: list[Rejected], say: Say) -> None:
+    """See to it that a run does not overwrite what another program or run left.
+
+    Raises:
+        OtherRecipe: files of this name that WEIGHTS says nothing about.
+    """
     operation = spec.operation
-    given = Path(flags.weights).resolve() if flags.weights else None
-    foreign = [p for p in run_files(operation.backup, operation.name) if p.resolve() != given]
-    if foreign and (given is None or given.parent != operation.backup.resolve()):
+    damaged = [item.path for item in rejected]
+    foreign = [p for p in run_files(operation.backup, operation.name) if p not in damaged]
+    if not foreign:
+        return
+    named = [p for p in foreign if given.path and p.resolve() == given.path.resolve()]
+    if not named:
         raise OtherRecipe(
             operation.backup,
             f"holds {foreign[0].name} without training state, from another program or run",
@@ -316,29 +257,45 @@ def _refuse_foreign_files(spec: RunSpec, flags: StartFlags) -> None:
             f"give {foreign[0]} as WEIGHTS to go on from it, or move the files aside with "
             "`relume reset DATA CFG`",
         )
+    # The one that WEIGHTS names stays until this run's own first save takes its place.
+    target = _aside(spec, [path for path in foreign if path not in named], say)
+    for path in named:
+        storage.write_durably(target / path.name, path.read_bytes())
+        say(f"copied to {target}: {path.name}")
 
 
-def _set_aside(spec: RunSpec, rejected: list[Rejected], say: Say) -> None:
+def _set_damaged_aside(spec: RunSpec, rejected: list[Rejected], say: Say) -> None:
     """Move damaged files out of the way, so that none replaces a good one."""
     for item in rejected:
-        say(f"{item.reason}; an earlier good checkpoint is looked for")
+        say(f"{item.reason}; an earlier good checkpoint is taken")
     if rejected:
         _aside(spec, [item.path for item in rejected], say)
 
 
 def _set_newer_aside(spec: RunSpec, iteration: int, say: Say) -> None:
+    """Move the files of the old course aside that are newer than the change."""
     operation = spec.operation
-    newer = []
-    for path in run_files(operation.backup, operation.name):
-        data = path.read_bytes()
-        plain = not container.holds_state(data, path)
-        if plain or container.unpack(data, path).iteration > iteration:
-            newer.append(path)
+    newer = [
+        path
+        for path in run_files(operation.backup, operation.name)
+        if _claims_to_be_newer(path, iteration)
+    ]
     if newer:
         _aside(spec, newer, say)
 
 
-def _aside(spec: RunSpec, paths: list[Path], say: Say) -> None:
+def _claims_to_be_newer(path: Path, iteration: int) -> bool:
+    try:
+        claimed = claimed_iteration(path)
+    except (RelumeError, OSError):
+        return True
+    # Plain files (_final, _best) do not tell their course; the run makes its own.
+    return claimed is None or claimed > iteration
+
+
+def _aside(spec: RunSpec, paths: list[Path], say: Say) -> Path:
     operation = spec.operation
     target = storage.move_aside(paths, operation.backup / f"{operation.name}.aside")
-    say(f"moved to {target}: {', '.join(path.name for path in paths)}")
+    if paths:
+        say(f"moved to {target}: {', '.join(path.name for path in paths)}")
+    return target

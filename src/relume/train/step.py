@@ -156,11 +156,13 @@ def _added(left: Gradients, right: Gradients) -> Gradients:
 
 
 def updated_average(average: float | None, loss: float) -> float:
-    """Return Darknet's running mean of the loss: .9 of the old and .1 of the new, float32.
+    """Return Darknet's running mean of the loss: .9 of the old and .1 of the new.
+
+    Computed in double and rounded to float32, as C does with `.9` and `.1`.
 
     Source:
         AlexeyAB/darknet 59596d78 src/detector.c train_detector.
     """
     if average is None:
         return loss
-    return float(np.float32(np.float32(average) * 0.9 + np.float32(loss) * 0.1))
+    return float(np.float32(average * 0.9 + loss * 0.1))

@@ -1,0 +1,335 @@
+"""Which files a run keeps, and which one it goes on from, whatever happened to the others."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relume.checkpoint import container
+from relume.checkpoint.container import plain
+from relume.checkpoint.keeper import (
+    Keeper,
+    claimed_iteration,
+    iteration_in_name,
+    newest_good,
+    other_run,
+    remove_temporaries,
+    run_files,
+)
+from relume.checkpoint.state import TrainState
+from relume.errors import StorageError
+from tests.checkpoint.faults import strike
+from tests.checkpoint.states import tiny_state, with_seen
+
+STATES = [tiny_state(iteration) for iteration in range(8)]
+PACKED = [container.pack(state) for state in STATES]
+
+
+def keeper_in(
+    folder: Path,
+    savelast: int = 1,
+    saveweights: int = 1000,
+    warn: Callable[[str], None] = pytest.fail,
+) -> Keeper:
+    return Keeper(folder, "net", savelast, saveweights, warn)
+
+
+def offer_all(keeper: Keeper, states: list[TrainState]) -> None:
+    """Offer states one by one, each on disk before the next."""
+    for state in states:
+        keeper.offer(state)
+        keeper._wait()
+
+
+def held(folder: Path) -> dict[str, int | str]:
+    """Return the files of a folder by name, each as the iteration it holds."""
+    names = {data: iteration for iteration, data in enumerate(PACKED)}
+    plains = {plain(state): f"plain {iteration}" for iteration, state in enumerate(STATES)}
+    contents = names | plains
+    return {path.name: contents[path.read_bytes()] for path in folder.iterdir()}
+
+
+def test_two_generations_exist_from_the_second_save_on(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+
+    offer_all(keeper, STATES[1:2])
+    assert held(tmp_path) == {"net_last.weights": 1}
+    offer_all(keeper, STATES[2:4])
+    assert held(tmp_path) == {"net_last.weights": 3, "net.backup": 2}
+
+
+def test_last_is_saved_every_savelast_iterations_and_at_a_stop(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path, savelast=3)
+
+    offer_all(keeper, STATES[1:6])
+    assert held(tmp_path) == {"net_last.weights": 3}
+    keeper.stop(STATES[5])
+    assert held(tmp_path) == {"net_last.weights": 5, "net.backup": 3}
+
+
+def test_milestones_come_twice_and_the_second_copy_is_of_the_newest_only(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path, saveweights=2)
+
+    offer_all(keeper, STATES[1:6])
+
+    assert held(tmp_path) == {
+        "net_2.weights": 2,
+        "net_4.weights": 4,
+        "net_4.backup": 4,
+        "net_last.weights": 5,
+        "net.backup": 4,
+    }
+
+
+def test_at_the_end_both_generations_hold_the_final_state(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+    offer_all(keeper, STATES[1:4])
+
+    keeper.finish(STATES[3])
+    keeper.finish(STATES[3])
+
+    assert held(tmp_path) == {
+        "net_last.weights": 3, "net.backup": 3, "net_final.weights": "plain 3"
+    }  # fmt: skip
+
+
+def test_a_stop_writes_what_a_kill_left_undone_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net_2.backup").write_bytes(PACKED[2])
+    (tmp_path / "net_4.weights").write_bytes(PACKED[4])  # killed before the second copy
+    (tmp_path / "net_last.weights").write_bytes(PACKED[3])
+    keeper = keeper_in(tmp_path, saveweights=2)
+
+    keeper.stop(STATES[4])
+    expected = {"net_4.weights": 4, "net_4.backup": 4, "net_last.weights": 4, "net.backup": 3}
+    assert held(tmp_path) == expected
+    faults = strike(monkeypatch, 99, errno.EIO)
+    keeper.stop(STATES[4])
+
+    assert faults.operations == []
+
+
+def test_nothing_is_written_before_the_first_iteration(tmp_path: Path) -> None:
+    keeper_in(tmp_path).stop(STATES[0])
+
+    assert held(tmp_path) == {}
+
+
+# Open, write, fsync, rename, fsync of the folder, for each copy of the milestone; one rename
+# more for _last. The last number is one too many: nothing fails.
+@pytest.mark.parametrize("fails_at", range(1, 18))
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+def test_a_disk_that_refuses_any_operation_costs_no_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, fails_at: int
+) -> None:
+    offer_all(keeper_in(tmp_path, saveweights=2), STATES[1:4])
+    refused = False
+    with monkeypatch.context() as patch:
+        strike(patch, fails_at, error)
+        try:
+            keeper_in(tmp_path, saveweights=2).stop(STATES[4])
+        except StorageError:
+            refused = True
+
+    found, rejected = newest_good(tmp_path, "net")
+    assert refused == (fails_at < 17)
+    assert rejected == []
+    assert found is not None
+    assert found.state.iteration in (3, 4)
+    assert not list(tmp_path.glob("*.tmp"))
+    keeper_in(tmp_path, saveweights=2).stop(STATES[4])
+    expected = {"net_2.weights": 2, "net_4.weights": 4, "net_4.backup": 4}
+    assert held(tmp_path) == {**expected, "net_last.weights": 4, "net.backup": 3}
+
+
+def test_a_refused_save_is_said_and_the_next_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, warn=said.append)
+    offer_all(keeper, STATES[1:3])
+
+    with monkeypatch.context() as patch:
+        strike(patch, 2, errno.ENOSPC)
+        offer_all(keeper, STATES[3:4])
+    assert held(tmp_path) == {"net_last.weights": 2, "net.backup": 1}
+    offer_all(keeper, STATES[4:5])
+
+    assert held(tmp_path) == {"net_last.weights": 4, "net.backup": 2}
+    assert len(said) == 1
+    assert said[0].startswith("not saved at iteration 3, training goes on: ")
+    assert "No space left on device" in said[0]
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def test_the_newest_good_checkpoint_is_found_among_all_kinds(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "net_2.weights": PACKED[2],
+            "net_4.weights": PACKED[4],
+            "net_4.backup": PACKED[4],
+            "net_last.weights": PACKED[5],
+            "net.backup": PACKED[4],
+            "net_final.weights": plain(STATES[7]),
+            "other_last.weights": PACKED[6],
+            "net_last.weights.tmp": PACKED[7],
+        },
+    )
+
+    found, rejected = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert (found.path.name, found.state.iteration) == ("net_last.weights", 5)
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("damaged", "newest"),
+    [
+        (["net_last.weights"], "net_4.weights"),
+        (["net_last.weights", "net_4.weights"], "net_4.backup"),
+        (["net_last.weights", "net_4.weights", "net_4.backup"], "net.backup"),
+        (["net_last.weights", "net_4.weights", "net_4.backup", "net.backup"], "net_2.weights"),
+    ],
+)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: bytes(len(data)),
+        lambda data: data[:100] + bytes([data[100] ^ 16]) + data[101:],
+        lambda data: data[:-700] + bytes([data[-700] ^ 1]) + data[-699:],
+    ],
+    ids=["cut", "empty", "zeros", "bit in the weights", "bit near the end"],
+)
+def test_damaged_files_are_passed_over_and_named(
+    tmp_path: Path, damaged: list[str], newest: str, damage: Callable[[bytes], bytes]
+) -> None:
+    files = {"net_2.weights": 2, "net.backup": 3, "net_4.weights": 4, "net_4.backup": 4}
+    files["net_last.weights"] = 5
+    write(tmp_path, {name: PACKED[iteration] for name, iteration in files.items()})
+    for name in damaged:
+        (tmp_path / name).write_bytes(damage(PACKED[files[name]]))
+
+    found, rejected = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert found.state.iteration == files[newest]
+    names = {item.path.name for item in rejected}
+    assert "net_last.weights" in names
+    assert names <= set(damaged)
+    assert all(str(item.path) in item.reason for item in rejected)
+
+
+def test_a_damaged_last_is_met_even_where_a_newer_file_is_good(tmp_path: Path) -> None:
+    write(tmp_path, {"net_4.weights": PACKED[4], "net_last.weights": PACKED[3][:-1]})
+
+    found, rejected = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert found.path.name == "net_4.weights"
+    assert [item.path.name for item in rejected] == ["net_last.weights"]
+
+
+def test_newest_means_most_iterations_not_most_images_seen(tmp_path: Path) -> None:
+    """An allowed change to a smaller batch sets `seen` back."""
+    write(tmp_path, {"net.backup": container.pack(with_seen(STATES[4], 400))})
+    write(tmp_path, {"net_last.weights": PACKED[5]})
+
+    found, _ = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert found.path.name == "net_last.weights"
+
+
+def test_of_two_files_of_one_iteration_last_is_taken(tmp_path: Path) -> None:
+    names = ["net_4.weights", "net_4.backup", "net_last.weights", "net.backup"]
+    write(tmp_path, dict.fromkeys(names, PACKED[4]))
+
+    found, _ = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert found.path.name == "net_last.weights"
+
+
+def test_a_missing_or_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    assert newest_good(tmp_path, "net") == (None, [])
+    assert newest_good(tmp_path / "no", "net") == (None, [])
+    assert run_files(tmp_path / "no", "net") == []
+
+
+def test_the_claimed_iteration_is_read_without_the_whole_file(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"a": PACKED[6], "b": plain(STATES[6]), "c": PACKED[6][:3000], "d": PACKED[6] + b"\0"},
+    )
+
+    claims = [claimed_iteration(tmp_path / name) for name in "abcd"]
+
+    assert claims[:2] == [6, None]
+    assert claims[2] is not None
+    assert claims[2] > 10**9  # to be looked at first, and found damaged
+    assert claims[3] is not None
+
+
+def test_only_files_of_the_name_belong_to_the_run(tmp_path: Path) -> None:
+    ours = ["net.backup", "net_10.backup", "net_10.weights", "net_best.weights"]
+    ours += ["net_final.weights", "net_last.weights"]
+    others = ["net2_last.weights", "net_x.weights", "net_last.weights.tmp", "net_1.backup.old"]
+    others += ["net.weights", "net_last.backup", "anet_last.weights", "net_net_last.weights"]
+    write(tmp_path, dict.fromkeys([*ours, *others], b""))
+
+    assert [path.name for path in run_files(tmp_path, "net")] == sorted(ours)
+
+
+def test_a_name_with_signs_of_regular_expressions_is_taken_literally(tmp_path: Path) -> None:
+    write(tmp_path, {"n+t(1)_last.weights": b"", "nnt1_last.weights": b""})
+
+    assert [path.name for path in run_files(tmp_path, "n+t(1)")] == ["n+t(1)_last.weights"]
+
+
+def test_temporaries_of_this_run_are_removed_and_no_others(tmp_path: Path) -> None:
+    ours = ["net_last.weights.tmp", "net_5.backup.tmp", "net.journal.jsonl.tmp"]
+    ours += ["chart_net.png.tmp", "chart.png.tmp"]
+    kept = ["other_last.weights.tmp", "notes.tmp", "net_last.weights"]
+    write(tmp_path, dict.fromkeys([*ours, *kept], b""))
+
+    remove_temporaries(tmp_path, "net")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("present", "name", "other"),
+    [
+        ("yolo_100_last.weights", "yolo", "yolo_100"),
+        ("yolo_100.journal.jsonl", "yolo", "yolo_100"),
+        ("yolo_last.weights", "yolo_100", "yolo"),
+        ("yolo_last.weights", "yolo", None),
+        ("yolo_100.weights", "yolo", None),
+        ("yolo_100_last.weights", "yolo_100", None),
+        ("yolo_tiny_last.weights", "yolo", None),
+        ("yolo_last.weights", "yolo_tiny", None),
+        ("yolo2_last.weights", "yolo", None),
+    ],
+)
+def test_names_whose_files_could_be_mixed_up_are_found(
+    tmp_path: Path, present: str, name: str, other: str | None
+) -> None:
+    write(tmp_path, {present: b""})
+
+    assert other_run(tmp_path, name) == other
+
+
+def test_the_iteration_in_a_name() -> None:
+    names = ["net_12.weights", "net_12.backup", "net_3_4.weights", "net_last.weights", "net.backup"]
+
+    assert [iteration_in_name(Path(name)) for name in names] == [12, 12, 4, -1, -1]

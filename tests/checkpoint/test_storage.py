@@ -1,0 +1,188 @@
+"""Writing: the old contents or the new, never a part; locks; what a refusal says."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relume.checkpoint import storage
+from relume.errors import Locked, StorageError
+from tests.checkpoint.faults import strike
+
+ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
+
+
+def test_a_written_file_replaces_the_old_one_which_is_kept_if_asked(tmp_path: Path) -> None:
+    path, previous = tmp_path / "last", tmp_path / "before"
+
+    storage.write_durably(path, b"1", previous=previous)
+    storage.write_durably(path, b"2", previous=previous)
+    storage.write_durably(path, b"3")
+
+    assert path.read_bytes() == b"3"
+    assert previous.read_bytes() == b"1"
+    assert sorted(tmp_path.iterdir()) == [previous, path]
+
+
+def test_what_is_written_is_durable_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "last").write_bytes(b"old")
+    faults = strike(monkeypatch, 99, errno.EIO)
+
+    storage.write_durably(tmp_path / "last", b"new", previous=tmp_path / "before")
+
+    assert faults.operations == ["open", "write", "fsync", "rename", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, error: int
+) -> None:
+    path, previous = tmp_path / "last", tmp_path / "before"
+    path.write_bytes(b"old")
+
+    with monkeypatch.context() as patch:
+        strike(patch, fails_at, error)
+        with pytest.raises(StorageError, match=r"last: cannot be written \("):
+            storage.write_durably(path, b"new", previous=previous)
+
+    held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert b"old" in held.values()
+    assert held.keys() <= {"last", "before"}
+    storage.write_durably(path, b"new", previous=previous)
+    assert path.read_bytes() == b"new"
+    assert b"old" in {p.read_bytes() for p in tmp_path.iterdir()} or fails_at == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (errno.ENOSPC, r"\(No space left on device\); .*; free some space"),
+        (errno.EDQUOT, r"\(Disk quota exceeded\); .*; free some of the quota"),
+        (errno.EACCES, r"\(Permission denied\); .*; set a writable backup="),
+        (errno.EIO, r"\(Input/output error\); .*; check the folder"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, remedy: str
+) -> None:
+    strike(monkeypatch, 1, error)
+
+    with pytest.raises(StorageError, match=remedy):
+        storage.write_durably(tmp_path / "net.weights", b"")
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
+def test_a_folder_that_cannot_be_synced_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    strike(monkeypatch, 5, error)  # open, write, fsync, rename, fsync of the folder
+
+    storage.write_durably(tmp_path / "net.weights", b"new")
+
+    assert (tmp_path / "net.weights").read_bytes() == b"new"
+
+
+def test_files_moved_aside_go_into_the_first_free_number(tmp_path: Path) -> None:
+    aside = tmp_path / "net.aside"
+    for text in ("one", "two"):
+        (tmp_path / "a").write_text(text)
+        storage.move_aside([tmp_path / "a"], aside)
+
+    assert (aside / "1" / "a").read_text() == "one"
+    assert (aside / "2" / "a").read_text() == "two"
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_append_file_takes_up_where_a_nearly_full_disk_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = storage.AppendFile(tmp_path / "net.log")
+    plain = file._file.write
+    monkeypatch.setattr(file, "_file", _Short(plain, file._file))
+
+    file.append("a line of thirty characters ...")
+    file.append("\udcff bytes that are no text")
+    monkeypatch.undo()
+    file.close()
+
+    assert (tmp_path / "net.log").read_bytes() == (
+        b"a line of thirty characters ...\n\xff bytes that are no text\n"
+    )
+
+
+class _Short:
+    """A raw file that takes at most seven bytes at a time, as the system may."""
+
+    def __init__(self, write: object, file: object) -> None:
+        self._write = write
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        return self._write(data[:7])  # type: ignore[no-any-return, operator]
+
+
+LOCKING = """
+import sys
+from pathlib import Path
+from relume.checkpoint.storage import locked
+from relume.errors import Locked
+try:
+    with locked(Path(sys.argv[1]), "net"):
+        print("held", flush=True)
+        if sys.argv[2] == "wait":
+            sys.stdin.read()
+except Locked as error:
+    print(error)
+"""
+
+
+def lock_process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", LOCKING, str(folder), *arguments]
+    return subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    first = lock_process(tmp_path, "wait")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+
+    refused, _ = lock_process(tmp_path, "go").communicate()
+    first.kill()  # as the kernel kills: no handler runs, the lock file stays
+    first.communicate()
+    text_left = (tmp_path / "net.lock").read_text()
+    held, _ = lock_process(tmp_path, "go").communicate()
+
+    assert refused.startswith(f"{tmp_path / 'net.lock'}: process {first.pid} trains 'net'")
+    assert text_left == f"process {first.pid}\n"
+    assert held == "held\n"
+
+
+def test_another_name_in_the_folder_has_its_own_lock(tmp_path: Path) -> None:
+    process = lock_process(tmp_path, "wait")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+
+    with storage.locked(tmp_path, "other"):
+        pass
+    with pytest.raises(Locked), storage.locked(tmp_path, "net"):
+        pass
+    process.communicate()
+
+
+def test_a_file_system_without_locks_or_with_no_space_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    strike(monkeypatch, 2, errno.ENOSPC)  # the write of the text, which only informs
+    with storage.locked(tmp_path, "net"):
+        pass

@@ -1,0 +1,214 @@
+"""`relume detector train`: its flags, what it says, and the files around the checkpoints."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from relume.checkpoint import container
+from relume.checkpoint.state import TrainState
+from tests.command_line import Ended, relume
+from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
+
+CFG = sgd_cfg(max_batches=4)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything a run needs, and nothing trained."""
+    return write_run(tmp_path_factory.mktemp("inputs"), CFG)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that is trained without the command line."""
+    folder = copied_run(inputs, tmp_path_factory.mktemp("undisturbed") / "run")
+    train_until(folder)
+    return promised_files(folder)
+
+
+@pytest.fixture
+def run(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the inputs, the current folder."""
+    folder = copied_run(inputs, tmp_path / "run")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def train(*words: object) -> Ended:
+    return relume("detector", "train", "obj.data", "net.cfg", *words, "-threads", 1, "-workers", 1)
+
+
+def stopped_after(folder: Path, iteration: int) -> None:
+    """Train so far without the command line."""
+    train_until(folder, iteration)
+
+
+def last(folder: Path) -> TrainState:
+    path = folder / "backup" / "net_last.weights"
+    return container.unpack(path.read_bytes(), path)
+
+
+def test_the_command_leaves_what_the_loop_leaves(run: Path, undisturbed: dict[str, bytes]) -> None:
+    ended = train()
+
+    assert ended.status == 0
+    assert promised_files(run) == undisturbed
+    assert ended.out.count(" avg loss") == 4
+    assert ended.err.splitlines() == [
+        "relume: seed 0, 1 threads, backup backup",
+        "relume: finished: backup/net_final.weights",
+    ]
+
+
+def test_the_same_command_goes_on(run: Path, undisturbed: dict[str, bytes]) -> None:
+    stopped_after(run, 2)
+    ended = train()
+
+    assert ended.status == 0
+    assert ended.err.startswith("relume: goes on from backup/net_last.weights (iteration 2)\n")
+    assert ended.out.startswith(" 3: ")
+    assert promised_files(run) == undisturbed
+
+
+def test_a_finished_run_says_how_to_go_on_and_changes_nothing(run: Path) -> None:
+    train()
+    before = {path: path.read_bytes() for path in (run / "backup").glob("*[!g]")}
+    ended = train()
+
+    assert (ended.status, ended.out) == (0, "")
+    assert "is finished: 4 iterations of max_batches=4 are done; to go on, raise" in ended.err
+    assert {path: path.read_bytes() for path in (run / "backup").glob("*[!g]")} == before
+
+
+def test_loaders_and_other_hands_change_no_byte(run: Path, undisturbed: dict[str, bytes]) -> None:
+    for workers in (0, 3):
+        relume("reset", "obj.data", "net.cfg")
+        words = ("detector", "train", "obj.data", "net.cfg", "-dont_show", "-nogpu")
+        ended = relume(*words, "-threads", 1, "-workers", workers)
+
+        assert ended.status == 0
+        assert promised_files(run) == undisturbed
+
+
+def test_the_seed_flag_goes_before_the_data_file_and_is_part_of_the_run(run: Path) -> None:
+    Path("obj.data").write_text(Path("obj.data").read_text() + "seed = 5\n")
+    assert "seed 5, 1 threads" in train().err
+    refused = train("-seed", 6)
+    assert refused.status == 2
+    assert "seed: 5 -> 6" in refused.error
+    relume("reset", "obj.data", "net.cfg")
+    assert "seed 6, 1 threads" in train("-seed", 6).err
+
+
+def test_clear_takes_weights_as_a_start_and_again_goes_on(run: Path) -> None:
+    train()
+    shutil.copy("backup/net_final.weights", "start.weights")
+    relume("reset", "obj.data", "net.cfg")
+    cleared = train("start.weights", "-clear")
+    again = train("start.weights", "-clear")
+
+    assert cleared.status == 0
+    assert cleared.out.startswith(" 1: ")
+    assert (again.status, again.out) == (0, "")
+
+
+def test_resume_goes_on_whatever_weights_says(run: Path, undisturbed: dict[str, bytes]) -> None:
+    stopped_after(run, 2)
+    Path("broken.weights").write_bytes(b"\0" * 100)
+
+    assert train("broken.weights").status == 2
+    assert train("broken.weights", "-resume").status == 0
+    assert promised_files(run) == undisturbed
+
+
+def test_resume_without_a_checkpoint_is_an_error(run: Path) -> None:
+    ended = train("-resume")
+
+    assert ended.status == 2
+    assert "backup: holds no good checkpoint of 'net'" in ended.error
+
+
+def test_a_change_is_refused_unless_allowed_and_then_marked(run: Path) -> None:
+    stopped_after(run, 2)
+    Path("net.cfg").write_text(CFG.replace("saturation=1.5", "saturation=1.25"))
+    refused = train()
+    assert refused.status == 2
+    assert "-allow-change" in refused.error
+    allowed = train("-allow-change")
+
+    assert allowed.status == 0
+    assert "saturation: 1.5 -> 1.25" in allowed.err
+    (mark,) = last(run).history.marks
+    assert (mark.iteration, mark.kind) == (2, "change")
+
+
+def test_another_environment_is_marked_or_refused(run: Path) -> None:
+    stopped_after(run, 2)
+    words = ("detector", "train", "obj.data", "net.cfg", "-threads", 2, "-workers", 1)
+    refused = relume(*words, "-exact")
+    assert refused.status == 2
+    assert "threads: 1 -> 2" in refused.error
+    assert last(run).iteration == 2
+    allowed = relume(*words)
+
+    assert allowed.status == 0
+    assert "not exact from here on: threads: 1 -> 2; marked in the history" in allowed.err
+    assert [mark.kind for mark in last(run).history.marks] == ["environment"]
+
+
+def test_without_a_number_of_threads_the_runs_own_is_taken(
+    run: Path, undisturbed: dict[str, bytes]
+) -> None:
+    stopped_after(run, 2)
+    ended = relume("detector", "train", "obj.data", "net.cfg", "-exact")
+
+    assert ended.status == 0
+    assert promised_files(run) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("-threads", "0"), r"-threads: 0; 1 or more"),
+        (("-workers", "-1"), r"-workers: -1; 0 or more"),
+    ],
+)
+def test_a_number_without_sense_is_an_error_before_anything_is_written(
+    run: Path, words: tuple[str, ...], error: str
+) -> None:
+    ended = relume("detector", "train", "obj.data", "net.cfg", *words)
+
+    assert ended.status == 2
+    assert re.fullmatch(error, ended.error)
+    assert not Path("backup").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_asking_for_a_gpu_that_is_not_there_is_an_error(run: Path) -> None:
+    ended = train("-i", 0)
+
+    assert ended.status == 2
+    assert ended.error == "-i: PyTorch finds no GPU; a CUDA build of PyTorch and a GPU"
+    assert not Path("backup").exists()
+
+
+def test_the_log_keeps_lines_remarks_and_errors(run: Path) -> None:
+    stopped_after(run, 2)
+    train("-seed", 1)
+    train()
+    log = Path("backup/net.log").read_text().splitlines()
+
+    assert log[0].startswith("error: backup/net_last.weights: this run was begun with other")
+    assert [line.split(":")[0] for line in log if " avg loss" in line] == [" 3", " 4"]
+    assert log[-1] == "finished: backup/net_final.weights"
+
+
+def test_both_charts_are_the_same_picture(run: Path) -> None:
+    train()
+
+    chart = Path("backup/chart_net.png").read_bytes()
+    assert chart == Path("backup/chart.png").read_bytes()
+    assert chart.startswith(b"\x89PNG")

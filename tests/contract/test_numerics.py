@@ -1,0 +1,35 @@
+"""The numbers of a small run are pinned: who changes one must raise NUMERICS.
+
+The digests hold for one environment only, in which bits are promised; elsewhere the test is
+skipped and says why.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from relume.train.environment import declare, differences
+from tests.contract.small_runs import CPU, adam_cfg, sgd_cfg, train_until, write_run
+
+ENVIRONMENT = {
+    "numerics": "1",
+    "torch": "2.13.0+cpu",
+    "numpy": "2.4.6",
+    "opencv": "4.14.0",
+    "processor": "AMD EPYC, AVX512",
+    "threads": "1",
+}
+DIGESTS = {
+    "sgd": "6c2d42751057d35e7a69e4bbedda0a47",
+    "adam": "d2051029882dd1ed20420804997b13fb",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_state_after_six_iterations_is_pinned(tmp_path: Path, name: str) -> None:
+    if other := differences(ENVIRONMENT, declare(torch.get_num_threads(), CPU)):
+        pytest.skip(f"pinned for another environment: {', '.join(other)}")
+    folder = write_run(tmp_path / "run", {"sgd": sgd_cfg, "adam": adam_cfg}[name]())
+
+    assert train_until(folder, 6).digest().hex() == DIGESTS[name]

@@ -1,0 +1,195 @@
+"""Darknet's command grammar: flags anywhere, help everywhere, errors that name the nearest."""
+
+import subprocess
+import sys
+
+import pytest
+
+from relume import __version__, cli
+from tests.command_line import relume
+
+COMMANDS = [command.words for command in cli.COMMANDS]
+
+
+def test_importing_the_command_line_imports_no_heavy_library() -> None:
+    code = "import sys, relume.cli; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert not {"torch", "numpy", "cv2", "matplotlib"} & set(modules)
+
+
+def test_help_comes_from_the_module_too_and_loads_no_command() -> None:
+    code = "import runpy, sys; sys.argv[1:] = ['-h']; runpy.run_module('relume')"
+    guarded = f"import sys; sys.modules['torch'] = sys.modules['numpy'] = None; {code}"
+    ended = subprocess.run([sys.executable, "-c", guarded], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == cli.overview() + "\n"
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_every_command_explains_itself_with_one_example(words: str, flag: str) -> None:
+    ended = relume(*words.split(), flag)
+
+    assert ended.status == 0
+    assert ended.out.count("Example:") == 1
+    assert ended.out.splitlines()[-1].startswith(f"  relume {words} ")
+    assert ended.err == ""
+
+
+def test_help_names_every_flag_of_its_command() -> None:
+    for command in cli.COMMANDS:
+        text = cli.help_text(command)
+        assert all(f"  {name}" in text for name in command.flags)
+
+
+def test_the_examples_are_command_lines_that_the_grammar_takes() -> None:
+    for command in cli.COMMANDS:
+        program, *words = command.example.split()
+        positional, given = cli._separated(words)
+        found, arguments = cli._find(positional)
+
+        assert program == "relume"
+        assert found is command
+        assert command.needed <= len(arguments) <= len(command.arguments)
+        assert given.keys() <= command.flags.keys()
+
+
+def test_help_may_stand_anywhere_and_wins_over_missing_arguments() -> None:
+    assert relume("-h", "detector", "test").out == relume("detector", "test", "a", "-h").out
+
+
+def test_without_a_command_the_overview_is_shown() -> None:
+    bare, asked = relume(), relume("-h")
+
+    assert (bare.status, asked.status) == (2, 0)
+    assert bare.out == asked.out
+    assert all(f"relume {words}" in asked.out for words in COMMANDS)
+
+
+@pytest.mark.parametrize("words", ["version", "-version", "--version"])
+def test_the_version_is_told(words: str) -> None:
+    assert relume(words).out == f"relume {__version__}\n"
+
+
+def test_flags_stand_anywhere_and_take_their_values_along() -> None:
+    flags = ["-thresh", ".5"], ["-dont_show"], ["-out", "x.json"]
+    words = ["detector", "test", "d", "c", "w", "i"]
+    expected = words, {"-thresh": 0.5, "-dont_show": True, "-out": "x.json"}
+    for place in range(len(words) + 1):
+        before, after = words[:place], words[place:]
+
+        assert cli._separated([*flags[0], *before, *flags[1], *after, *flags[2]]) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (
+            "detector test a b c -tresh .5",
+            "-tresh: an unknown flag; did you mean -thresh?; see relume -h",
+        ),
+        (
+            "detector train a b --clear",
+            "--clear: an unknown flag; did you mean -clear?; see relume -h",
+        ),
+        ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume -h"),
+        (
+            "detector train a b -map",
+            "-map: a flag of Darknet that relume does not support yet; leave it out",
+        ),
+        (
+            "detector train a b -gpus 0,1",
+            "-gpus: a flag of Darknet that relume does not support yet; leave it out",
+        ),
+        ("detector test a b c -thresh", "-thresh: the value is missing; a value behind -thresh"),
+        (
+            "detector test a b c -out -dont_show",
+            "-out: the value is missing; a value behind -out",
+        ),
+        (
+            "detector test a b c -thresh high",
+            "-thresh: 'high' is given; a number is needed",
+        ),
+        (
+            "detector train a b -seed 1.5",
+            "-seed: '1.5' is given; a whole number is needed",
+        ),
+        (
+            "compare a b -clear",
+            "-clear: not a flag of 'compare'; no flag; see relume compare -h",
+        ),
+        (
+            "partial a b",
+            "relume partial: 2 arguments; needed: CFG WEIGHTS OUT N; see relume partial -h",
+        ),
+        (
+            "rewind",
+            "relume rewind: 0 arguments; needed: FILE; see relume rewind -h",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(line: str, error: str) -> None:
+    ended = relume(*line.split())
+
+    assert (ended.status, ended.out, ended.error) == (2, "", error)
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("detecter train a b", "detector train"),
+        ("detector trian a b", "detector train"),
+        ("train a b", "detector train"),
+        ("test a b", "detector test"),
+        ("comapre a b", "compare"),
+        ("inspct f", "inspect"),
+        ("rewnd f", "rewind"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(line: str, nearest: str) -> None:
+    ended = relume(*line.split())
+
+    assert ended.status == 2
+    assert f"an unknown command; did you mean 'relume {nearest}'?" in ended.error
+
+
+def test_an_unknown_command_near_to_none_names_them_all() -> None:
+    assert all(words in relume("zzzz").error for words in COMMANDS)
+
+
+@pytest.mark.parametrize("line", ["detector map a b c", "detector demo a b c", "detect a b c"])
+def test_a_command_of_darknet_that_is_missing_is_said_to_be(line: str) -> None:
+    ended = relume(*line.split())
+
+    assert ended.status == 2
+    assert "a command of Darknet that relume does not support yet" in ended.error
+
+
+def test_no_flag_is_both_supported_and_refused() -> None:
+    supported = {name for command in cli.COMMANDS for name in command.flags}
+
+    assert not supported & cli.FLAGS_NOT_YET
+
+
+def test_an_error_of_our_own_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "run", broken)
+
+    with pytest.raises(ZeroDivisionError):
+        relume("inspect", "x")
+
+
+def test_ctrl_c_outside_training_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    ended = relume("inspect", "x")
+
+    assert (ended.status, ended.err) == (130, "relume: interrupted\n")

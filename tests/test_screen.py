@@ -1,0 +1,166 @@
+"""What a person, a log parser, a pipe and a full disk get to see."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relume.screen import Screen
+
+DARKNET_LINE = re.compile(
+    r" (\d+): (\d+\.\d{6}), (\d+\.\d{6}) avg loss, (\d+\.\d{6}) rate, "
+    r"(\d+\.\d{6}) seconds, (\d+) images, (\d+\.\d{6}) hours left"
+)
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+def test_results_go_to_standard_output_and_remarks_to_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = Screen()
+    screen.line("result")
+    screen.warn("remark")
+    screen.error("place: found; needed")
+
+    out, err = capsys.readouterr()
+
+    assert out == "result\n"
+    assert err == "relume: remark\nrelume: error: place: found; needed\n"
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Screen().error("a\nb.cfg: not\r\nfound")
+
+    assert capsys.readouterr().err == "relume: error: a b.cfg: not found\n"
+
+
+def test_off_a_terminal_an_iteration_is_darknets_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Screen().training(done=10, total=100)
+    line = progress.iteration(11, 1.25, 2.5, 0.001, 64)
+
+    match = DARKNET_LINE.fullmatch(line)
+    assert match is not None
+    assert match.group(1, 2, 3, 4, 6) == ("11", "1.250000", "2.500000", "0.001000", "704")
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_time_left_follows_the_pace_of_the_last_iterations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, *(100.0 + 36 * i for i in range(40))])
+    monkeypatch.setattr("relume.screen.time.monotonic", lambda: next(clock))
+    progress = Screen().training(done=1000, total=1140)
+    for iteration in range(1001, 1041):
+        line = progress.iteration(iteration, 1, 1, 1, 1)
+
+    match = DARKNET_LINE.fullmatch(line)
+    assert match is not None
+    assert match.group(5, 7) == ("36.000000", "1.000000")  # the slow first iteration is forgotten
+
+
+def test_a_name_that_the_output_cannot_show_is_escaped() -> None:
+    code = "from relume.screen import Screen; Screen().line('\\u732b \\udcff.jpg')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"\\u732b \\udcff.jpg\n", b"")
+
+
+def _into_closed_pipe(stream: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code with one stream a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
+    try:
+        return subprocess.run([sys.executable, "-c", code], text=True, **streams)  # type: ignore[call-overload, no-any-return]
+    finally:
+        os.close(write)
+
+
+def test_a_reader_that_goes_away_ends_a_command_without_complaint() -> None:
+    code = "import sys; from relume.cli import main; sys.exit(main(['-h']))"
+    ended = _into_closed_pipe("stdout", code)
+
+    assert (ended.returncode, ended.stderr) == (2, "")
+
+
+def test_nothing_depends_on_standard_error_being_read() -> None:
+    code = "from relume.screen import Screen; s = Screen(); s.warn('a'); s.warn('b'); s.line('c')"
+    ended = _into_closed_pipe("stderr", code)
+
+    assert (ended.returncode, ended.stdout) == (0, "c\n")
+
+
+@needs_dev_full
+def test_a_full_disk_behind_standard_output_is_an_error_told_once() -> None:
+    code = "import sys; from relume.cli import main; sys.exit(main(['-h']))"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "relume: error: standard output: cannot be written (No space left on device); "
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def _on_a_terminal(run: Callable[[Screen], object], columns: int, name: str = "xterm") -> str:
+    """Return what appears on a terminal of that width while `run` works."""
+    ours, theirs = pty.openpty()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as terminal:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", name)
+        for variable in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            patch.delenv(variable, raising=False)
+        patch.setattr(sys, "stdout", terminal)
+        screen = Screen()
+        run(screen)
+        screen.close()
+        terminal.flush()
+        shown = b""
+        while len(shown) < 65536:
+            os.set_blocking(ours, False)
+            try:
+                shown += os.read(ours, 4096)
+            except BlockingIOError:
+                break
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def _some_iterations(screen: Screen) -> None:
+    progress = screen.training(done=499989, total=500200)
+    for iteration in range(499990, 500001):
+        progress.iteration(iteration, 12.3456, 7.125, 0.00026, batch=1)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_a_bar_tells_loss_rate_speed_and_time_in_one_row(columns: int) -> None:
+    rows = re.split(r"[\r\n]+", _on_a_terminal(_some_iterations, columns).rstrip())
+
+    assert rows[-1].startswith("500000/500200 ")
+    assert "━" in rows[-1] or columns == 80  # the bar gets what width is left
+    for part in ("loss 12.35", "avg 7.125", "rate 0.00026", "images/s"):
+        assert part in rows[-1]
+    assert all(len(row) <= columns for row in rows)
+
+
+def test_on_a_terminal_without_cursor_control_the_lines_are_printed() -> None:
+    shown = _on_a_terminal(_some_iterations, 80, name="dumb")
+
+    assert " 500000: 12.345600, 7.125000 avg loss, " in shown
+
+
+def test_closing_twice_or_with_no_bar_does_nothing() -> None:
+    screen = Screen()
+    screen.close()
+    screen.close()

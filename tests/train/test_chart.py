@@ -1,0 +1,66 @@
+"""The chart follows from the history alone, to the byte."""
+
+import io
+from dataclasses import replace
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from relume.checkpoint.state import History, Mark
+from relume.train.chart import MOST_POINTS, draw_chart
+from tests.checkpoint.states import history_of
+
+
+def pixels(png: bytes) -> np.ndarray:
+    decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.asarray(decoded)
+
+
+def test_equal_histories_give_equal_bytes_whatever_was_drawn_before() -> None:
+    one = draw_chart(history_of(50), "net", 100)
+    draw_chart(history_of(3), "other", 5)
+
+    assert draw_chart(history_of(50), "net", 100) == one
+
+
+def test_the_users_own_style_has_no_say() -> None:
+    one = draw_chart(history_of(50), "net", 100)
+
+    with matplotlib.rc_context({"axes.facecolor": "black", "lines.linewidth": 9}):
+        assert draw_chart(history_of(50), "net", 100) == one
+        assert matplotlib.rcParams["axes.facecolor"] == "black"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        history_of(1),
+        history_of(50, (Mark(20, "change", "x"),)),
+        history_of(50, start=5),
+        replace(history_of(50), records=history_of(50).records[:49]),
+    ],
+)
+def test_every_difference_in_the_history_shows(history: History) -> None:
+    assert draw_chart(history, "net", 100) != draw_chart(history_of(50), "net", 100)
+
+
+def test_a_chart_is_a_picture_of_1000_by_750_pixels_even_of_nothing() -> None:
+    for history in (History(), history_of(0, start=7), history_of(2 * MOST_POINTS + 1)):
+        assert pixels(draw_chart(history, "net", 100)).shape == (750, 1000, 3)
+
+
+def test_no_time_and_no_program_stands_in_the_file() -> None:
+    png = draw_chart(history_of(5), "net", 100)
+
+    assert b"tEXt" not in png
+    assert b"tIME" not in png
+
+
+def test_a_loss_of_zero_can_be_drawn() -> None:
+    history = history_of(5)
+    history.records["class_loss"] = 0
+
+    assert io.BytesIO(draw_chart(history, "net", 100)).read(4) == b"\x89PNG"

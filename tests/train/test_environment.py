@@ -1,0 +1,47 @@
+"""What is recorded of the numeric environment, and what is set."""
+
+import subprocess
+import sys
+
+import torch
+
+from relume.train.environment import available_threads, declare, differences
+
+CPU = torch.device("cpu")
+
+
+def test_the_environment_names_what_numbers_depend_on_and_nothing_else() -> None:
+    declared = declare(3, CPU)
+
+    assert sorted(declared) == ["numerics", "numpy", "opencv", "processor", "threads", "torch"]
+    assert declared["threads"] == "3"
+    assert declared["torch"] == torch.__version__
+    assert torch.backends.cpu.get_cpu_capability() in declared["processor"]
+    assert declare(3, CPU) == declared
+
+
+def test_differences_are_lines_of_then_and_now() -> None:
+    then = {"torch": "2.12", "threads": "2", "gone": "x"}
+    now = {"torch": "2.13", "threads": "2", "new": "y"}
+
+    assert differences(then, now) == ["gone: x -> None", "new: None -> y", "torch: 2.12 -> 2.13"]
+    assert differences(now, now) == []
+
+
+def test_a_process_may_use_at_least_one_thread() -> None:
+    assert available_threads() >= 1
+
+
+SETTINGS = """
+import torch
+from relume.train.environment import set_up
+set_up(2)
+print(torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+      torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32)
+"""
+
+
+def test_set_up_makes_the_process_repeatable() -> None:
+    run = subprocess.run([sys.executable, "-c", SETTINGS], capture_output=True, text=True)
+
+    assert run.stdout == "2 True False False\n"

@@ -1,0 +1,105 @@
+"""The journal follows from the history, whatever a crash left of the file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relume.checkpoint.state import RECORD, Mark, Progress
+from relume.train.journal import Journal, line_of, lines, record_of
+from relume.train.step import Report, updated_average
+from tests.checkpoint.states import history_of
+
+MARKS = (Mark(0, "environment", "a"), Mark(2, "change", "b"), Mark(4, "change", "c"))
+HISTORY = history_of(4, MARKS)
+TEXT = "".join(f"{line}\n" for line in lines(HISTORY))
+
+
+def test_marks_stand_in_front_of_the_iteration_that_follows_them() -> None:
+    values = [json.loads(line) for line in lines(HISTORY)]
+
+    order = [value.get("iteration", value.get("mark")) for value in values]
+    assert order == ["environment", 1, 2, "change", 3, 4, "change"]
+    assert values[3] == {"mark": "change", "after_iteration": 2, "text": "b"}
+
+
+def test_a_line_holds_all_that_the_history_knows() -> None:
+    (line,) = lines(history_of(1, start=9))
+
+    assert json.loads(line) == {
+        "iteration": 10,
+        "seen": 20,
+        "loss": 1.0,
+        "average_loss": 1.0,
+        "box_loss": float(np.float32(0.4)),
+        "objectness_loss": float(np.float32(0.6)),
+        "class_loss": 0.0,
+        "rate": float(np.float32(0.001)),
+        "width": 32,
+        "height": 32,
+        "digest": "0000000000000000000000000000000a",
+    }
+
+
+def test_a_record_takes_48_bytes_and_holds_its_report() -> None:
+    report = Report(1.5, 0.25, 0.75, 0.5, 0.001, 608, 416)
+
+    record = record_of(report, Progress(seen=2**40), bytes(range(16)))
+
+    assert RECORD.itemsize == record.nbytes == 48
+    assert record[0].tolist() == (
+        1.5, 0.25, 0.75, 0.5, float(np.float32(0.001)), 608, 416, 2**40, bytes(range(16))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        None,
+        "",
+        TEXT,
+        TEXT + '{"iteration":5}\n',
+        TEXT + '{"iter',
+        TEXT[:-30],
+        TEXT[:200],
+        TEXT.replace("5.0", "5.1"),
+        "x" * 5000,
+    ],
+    ids=["missing", "empty", "right", "longer", "torn", "cut", "shorter", "changed", "strange"],
+)
+def test_opening_makes_the_file_follow_from_the_history(tmp_path: Path, left: str | None) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    if left is not None:
+        path.write_text(left)
+
+    Journal(path, HISTORY).close()
+
+    assert path.read_text() == TEXT
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_journal_written_line_by_line_is_the_one_made_from_the_history(tmp_path: Path) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    whole = history_of(30)
+    average = None
+    journal = Journal(path, history_of(0))
+
+    for iteration in range(1, 31):
+        history = history_of(iteration)
+        average = updated_average(average, float(history.records[-1]["loss"]))
+        journal.append(history, average)
+    journal.close()
+
+    assert path.read_text().splitlines() == list(lines(whole))
+
+
+def test_a_line_is_readable_as_soon_as_it_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    journal = Journal(path, history_of(0))
+
+    journal.append(history_of(1), 10.0)
+    before_closing = path.read_text()
+    journal.close()
+
+    assert before_closing == line_of(history_of(1).records[0], 1, 10.0) + "\n"
