@@ -140,7 +140,7 @@ def relume_contestant(folder: Path, savelast: int) -> Callable[[], float]:
             stop.requested = len(times) > ITERATIONS
 
         keeper = Keeper(backup, "net", savelast, 1000, print)
-        journal = Journal(backup / "net.journal.jsonl", start.history)
+        journal = Journal(backup / "net.journal.jsonl", start.history, print)
         train(spec, start, keeper, journal, stop, watch, device)
         journal.close()
         return (times[-1] - times[0]) / ITERATIONS

@@ -65,7 +65,7 @@ def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
     [
         (errno.ENOSPC, r"\(No space left on device\); .*; free some space"),
         (errno.EDQUOT, r"\(Disk quota exceeded\); .*; free some of the quota"),
-        (errno.EACCES, r"\(Permission denied\); .*; set a writable backup="),
+        (errno.EACCES, r"\(Permission denied\); .*; choose a folder that can be written"),
         (errno.EIO, r"\(Input/output error\); .*; check the folder"),
     ],
 )

@@ -85,7 +85,7 @@ def train_until(
 
     folder, name = spec.operation.backup, spec.operation.name
     keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, pytest.fail)
-    journal = Journal(folder / f"{name}.journal.jsonl", state.history)
+    journal = Journal(folder / f"{name}.journal.jsonl", state.history, pytest.fail)
     try:
         return train(spec, state, keeper, journal, stop, watch, CPU)
     finally:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relume.checkpoint import storage
 from relume.checkpoint.state import RECORD, Mark, Progress
+from relume.errors import StorageError
 from relume.train.journal import Journal, line_of, lines, record_of
 from relume.train.step import Report, updated_average
 from tests.checkpoint.states import history_of
@@ -73,7 +75,7 @@ def test_opening_makes_the_file_follow_from_the_history(tmp_path: Path, left: st
     if left is not None:
         path.write_text(left)
 
-    Journal(path, HISTORY).close()
+    Journal(path, HISTORY, pytest.fail).close()
 
     assert path.read_text() == TEXT
     assert list(tmp_path.iterdir()) == [path]
@@ -83,7 +85,7 @@ def test_a_journal_written_line_by_line_is_the_one_made_from_the_history(tmp_pat
     path = tmp_path / "net.journal.jsonl"
     whole = history_of(30)
     average = None
-    journal = Journal(path, history_of(0))
+    journal = Journal(path, history_of(0), pytest.fail)
 
     for iteration in range(1, 31):
         history = history_of(iteration)
@@ -96,10 +98,33 @@ def test_a_journal_written_line_by_line_is_the_one_made_from_the_history(tmp_pat
 
 def test_a_line_is_readable_as_soon_as_it_is_added(tmp_path: Path) -> None:
     path = tmp_path / "net.journal.jsonl"
-    journal = Journal(path, history_of(0))
+    journal = Journal(path, history_of(0), pytest.fail)
 
     journal.append(history_of(1), 10.0)
     before_closing = path.read_text()
     journal.close()
 
     assert before_closing == line_of(history_of(1).records[0], 1, 10.0) + "\n"
+
+
+def test_a_journal_that_cannot_be_written_pauses_and_is_made_again_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    said: list[str] = []
+    journal = Journal(path, history_of(0), said.append)
+    journal.append(history_of(1), 10.0)
+
+    def full(file: storage.AppendFile, line: str) -> None:
+        raise StorageError(file.path, "cannot be written (No space left on device)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.AppendFile, "append", full)
+        journal.append(history_of(2), 10.0)
+        journal.append(history_of(3), 10.0)
+    journal.append(history_of(4), 10.0)
+    journal.close()
+
+    assert path.read_text().splitlines() == list(lines(history_of(4)))
+    assert len(said) == 1
+    assert said[0].startswith("the journal pauses, training goes on: ")

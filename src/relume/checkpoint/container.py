@@ -114,8 +114,12 @@ class _Parts:
 
 def darknet_parts(state: TrainState, revision: int = 5) -> list[Buffer]:
     """Return the state's weights as Darknet's file, in parts; revision 5 is that of a plain one."""
+    specs = layout(_cfg(state.recipe.cfg_text))
+    shapes = {name: array.shape for name, array in state.weights.items()}
+    if shapes != {spec.name: spec.shape for spec in specs}:
+        raise ValueError("the weights do not fit the cfg in the recipe")
     parts: list[Buffer] = [format_header(state.progress.seen, revision)]
-    for spec in layout(_cfg(state.recipe.cfg_text)):
+    for spec in specs:
         parts.append(as_stored(state.weights[spec.name]).reshape(-1).view(np.uint8).data)
     return parts
 

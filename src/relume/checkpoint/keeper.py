@@ -55,6 +55,7 @@ class Keeper:
         init=False, default_factory=lambda: ThreadPoolExecutor(1, "relume-save")
     )
     _under_way: Future[None] | None = field(init=False, default=None)
+    _failing: bool = field(init=False, default=False)
 
     def offer(self, state: TrainState) -> None:
         """Save what is due at this state, in the background; the state is copied first.
@@ -74,7 +75,13 @@ class Keeper:
                 self._save_milestone(state.iteration, data)
             storage.write_durably(self._last, *data, previous=self._before_last)
         except StorageError as error:
-            self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
+            if not self._failing:
+                self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
+            self._failing = True
+        else:
+            if self._failing:
+                self.warn(f"saved again at iteration {state.iteration}")
+            self._failing = False
 
     def _wait(self) -> None:
         if self._under_way is not None:

@@ -175,4 +175,4 @@ def first_difference_of_arrays(one: Array, other: Array) -> str | None:
         return None
     flat = int(differing[0]) // one.dtype.itemsize
     index = ",".join(str(int(i)) for i in np.unravel_index(flat, one.shape))
-    return f"[{index}]: {one.reshape(-1)[flat]!r}, {other.reshape(-1)[flat]!r}"
+    return f"[{index}]: {one.reshape(-1)[flat]!s}, {other.reshape(-1)[flat]!s}"

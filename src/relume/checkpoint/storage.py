@@ -167,6 +167,6 @@ def _as_storage_error(path: Path) -> Iterator[None]:
 _REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some of the quota, then give the same command again",
-    errno.EACCES: "set a writable backup= in the data file",
-    errno.EROFS: "set a writable backup= in the data file",
+    errno.EACCES: "choose a folder that can be written (for a run: backup= in the data file)",
+    errno.EROFS: "choose a folder that can be written (for a run: backup= in the data file)",
 }

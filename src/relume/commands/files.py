@@ -21,8 +21,6 @@ from relume.spec import backup_folder, run_name
 
 Values = Mapping[str, str | int | float | bool]
 SAME, DIFFERENT = 0, 1
-NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(([^()]*)\)")
-"""A number as NumPy's repr shows it; a person wants the number."""
 
 
 def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
@@ -57,7 +55,7 @@ def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
         return SAME
     cfg = read_cfg(arguments[2], "detect") if len(arguments) > 2 else None
     difference = _difference(_opened(one, paths[0]), _opened(other, paths[1]), cfg)
-    screen.line("different: " + NUMPY_SCALAR.sub(r"\1", difference))
+    screen.line("different: " + difference)
     return DIFFERENT
 
 

@@ -29,6 +29,8 @@ TEMPORARY_FAILURE = 75
 INTERRUPTED = 130
 """Exit status after a second SIGINT, as a shell reports it."""
 CHART_EVERY = 100
+MOST_THREADS_PER_PROCESSOR = 16
+"""To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 Value = str | int | float | bool
 Note = Callable[[str], None]
 """Takes one line of text."""
@@ -109,7 +111,7 @@ def _run(
 
     operation = spec.operation
     keeper = Keeper(folder, name, operation.savelast, operation.saveweights, say)
-    with closing(Journal(folder / f"{name}.journal.jsonl", start.history)) as journal:
+    with closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal:
         end = train_loop(spec, start, keeper, journal, stop, watch, device)
     _write_chart(spec, end)
     progress.close()
@@ -160,8 +162,9 @@ def _threads(flags: Mapping[str, Value]) -> int | None:
     if "-threads" not in flags:
         return None
     threads = int(flags["-threads"])
-    if threads < 1:
-        raise UsageError("-threads", str(threads), "1 or more")
+    most = MOST_THREADS_PER_PROCESSOR * environment.available_threads()
+    if not 1 <= threads <= most:
+        raise UsageError("-threads", str(threads), f"1 to {most} on this machine")
     return threads
 
 

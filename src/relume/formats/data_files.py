@@ -180,7 +180,7 @@ def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
         raise DataFileError(
             f"{path}:{line}",
             f"{entry} does not exist{more}",
-            f"paths are relative to the current folder or to {folder}",
+            "a path from the current folder, or from that of the data file",
             "correct the line or remove it",
         )
     lines, entries = zip(*numbered, strict=True)

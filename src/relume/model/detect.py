@@ -76,6 +76,9 @@ def _decode_head(
     raw_boxes = rows[..., :4].permute(2, 0, 1).contiguous()
     grid = (raw.shape[2], raw.shape[3])
     boxes = decode_xywh_rel(raw_boxes, head, grid, net_width, net_height)[:, image, row].T
+    # A net that has hardly been trained says e^100 at times; that is no box.
+    finite = torch.isfinite(boxes).all(1)
+    boxes, image, row = boxes[finite], image[finite], row[finite]
     found = objectness[image, row]
     probabilities = torch.sigmoid(rows[image, row, 5:]) * found[:, None]
     probabilities = torch.where(probabilities > thresh, probabilities, 0.0)

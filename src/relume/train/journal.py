@@ -5,7 +5,7 @@ longer than the state or damaged is simply made again when the run goes on.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,39 @@ import numpy.typing as npt
 
 from relume.checkpoint import storage
 from relume.checkpoint.state import RECORD, History, Mark, Progress
+from relume.errors import StorageError
 from relume.train.step import Report, updated_average
 
 
 class Journal:
     """The journal of one run, open for appending."""
 
-    def __init__(self, path: Path, history: History) -> None:
+    def __init__(self, path: Path, history: History, warn: Callable[[str], None]) -> None:
         """Cut the file back to `history`, or make it again, and open it."""
-        text = b"".join(line.encode() + b"\n" for line in lines(history))
+        self._history = history
+        self._warn = warn
+        self._paused = False
+        text = _text(history)
         if not _cut_back(path, text):
             storage.write_durably(path, text)
         self._file = storage.AppendFile(path)
 
     def append(self, history: History, average_loss: float) -> None:
-        """Add the line of the newest iteration."""
-        self._file.append(line_of(history.records[-1], history.iteration, average_loss))
+        """Add the line of the newest iteration; if the disk refuses, say so and go on."""
+        self._history = history
+        if self._paused:
+            return
+        try:
+            self._file.append(line_of(history.records[-1], history.iteration, average_loss))
+        except StorageError as error:
+            self._paused = True
+            self._warn(f"the journal pauses, training goes on: {error}")
 
     def close(self) -> None:
-        """Make the journal durable and close it."""
+        """Make the journal durable and close it; make it again if it had to pause."""
         self._file.close()
+        if self._paused:
+            storage.write_durably(self._file.path, _text(self._history))
 
 
 def record_of(report: Report, progress: Progress, digest: bytes) -> npt.NDArray[np.void]:
@@ -56,6 +69,10 @@ def record_of(report: Report, progress: Progress, digest: bytes) -> npt.NDArray[
         digest,
     )
     return np.array([values], RECORD)
+
+
+def _text(history: History) -> bytes:
+    return b"".join(line.encode() + b"\n" for line in lines(history))
 
 
 def lines(history: History) -> Iterator[str]:
