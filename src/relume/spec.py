@@ -31,6 +31,10 @@ Warn = Callable[[str], None]
 Labels = tuple[npt.NDArray[np.float32], ...]
 
 
+AUTO = "auto"
+"""The value of savelast that leaves the interval to the cost of saving."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that can change a number, but for the start weights (see train/start.py)."""
@@ -63,7 +67,8 @@ class Operation:
     backup: Path
     name: str
     """The cfg's name up to the first dot, as in Darknet; it begins the name of every file."""
-    savelast: int = 1
+    savelast: int | None = None
+    """Iterations between two saves; None: as often as costs at most 1 % of the time."""
     saveweights: int = 1000
     workers: int = 2
     read_ahead: int = 3
@@ -170,9 +175,10 @@ def _common_folder(folders: set[str]) -> str:
 def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
     standard = 1000 if cfg.net.max_batches < 10000 else 10000
     saveweights = data_file.integer("saveweights", standard)
-    savelast = data_file.integer("savelast", 1)
+    auto = data_file.text("savelast", AUTO) == AUTO
+    savelast = None if auto else data_file.integer("savelast", 1)
     for key, value in (("saveweights", saveweights), ("savelast", savelast)):
-        if value < 1:
+        if value is not None and value < 1:
             place = f"{data_file.path}:{data_file.lines[key]}"
             raise DataFileError(place, f"{key}={value}", "a number of iterations, 1 or more")
     workers = 2 if flags.workers is None else flags.workers

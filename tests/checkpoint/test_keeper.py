@@ -1,19 +1,21 @@
 """Which files a run keeps, and which one it goes on from, whatever happened to the others."""
 
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from relume.checkpoint import container
-from relume.checkpoint.container import plain
+from relume.checkpoint.container import Buffer, plain
 from relume.checkpoint.keeper import (
     Keeper,
     claimed_iteration,
     iteration_in_name,
     newest_good,
     other_run,
+    pause_after,
     remove_temporaries,
     run_files,
 )
@@ -28,7 +30,7 @@ PACKED = [container.pack(state) for state in STATES]
 
 def keeper_in(
     folder: Path,
-    savelast: int = 1,
+    savelast: int | None = 1,
     saveweights: int = 1000,
     warn: Callable[[str], None] = pytest.fail,
 ) -> Keeper:
@@ -338,3 +340,45 @@ def test_the_iteration_in_a_name() -> None:
     names = ["net_12.weights", "net_12.backup", "net_3_4.weights", "net_last.weights", "net.backup"]
 
     assert [iteration_in_name(Path(name)) for name in names] == [12, 12, 4, -1, -1]
+
+
+def test_without_a_savelast_saves_are_spaced_by_what_they_cost(tmp_path: Path) -> None:
+    now = 100.0
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: now)
+
+    offer_all(keeper, STATES[1:3])
+    assert held(tmp_path) == {"net_last.weights": 1}  # the first at once, the second not yet
+    now += 601
+    offer_all(keeper, STATES[3:4])
+
+    assert held(tmp_path) == {"net_last.weights": 3, "net.backup": 1}
+
+
+def test_without_a_savelast_a_save_under_way_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    whole = container.packed_parts
+
+    def slow_disk(state: TrainState) -> list[Buffer]:
+        goes_on.wait(10)
+        return whole(state)
+
+    monkeypatch.setattr(container, "packed_parts", slow_disk)
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: 100.0)
+    for state in STATES[1:5]:
+        keeper.offer(state)
+    goes_on.set()
+    keeper._wait()
+
+    assert held(tmp_path) == {"net_last.weights": 1}
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "size_bytes", "pause_s"),
+    [(0.1, 1_000, 10.0), (0.001, 1_000_000_000, 600.0), (0.01, 10_000_000, 8.64), (60, 1, 600.0)],
+)
+def test_the_pause_keeps_both_budgets_and_ten_minutes(
+    cost_s: float, size_bytes: int, pause_s: float
+) -> None:
+    assert pause_after(cost_s, size_bytes) == pytest.approx(pause_s)  # float division

@@ -75,7 +75,7 @@ def train_until(
 
     What the start says is added to `said`.
     """
-    operation = {"workers": 0, **operation}
+    operation = {"workers": 0, "savelast": 1, **operation}
     spec = read_run(folder, **operation)
     state = start_of(folder, start, said)
     stop = Stop(requested=iteration is not None and state.iteration >= iteration)

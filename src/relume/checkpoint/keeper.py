@@ -8,6 +8,7 @@ state, and `NAME_final.weights` the plain weights.
 
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from relume.errors import CheckpointError, RelumeError, StorageError
 HEAD_BYTES = 64
 TAIL_BYTES = 64
 """What is read at both ends of a file to tell a checkpoint from plain weights."""
+COST_SHARE = 0.01
+BYTES_PER_DAY = 100e9
+LONGEST_PAUSE_S = 600.0
+"""Without a savelast: at most 1 % of the time and 100 GB a day, at least every 10 minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Keeper:
 
     folder: Path
     name: str
-    savelast: int
-    """Iterations between two `_last`."""
+    savelast: int | None
+    """Iterations between two `_last`; None: so often that saving costs COST_SHARE of the time."""
     saveweights: int
     """Iterations between two milestones."""
     warn: Callable[[str], None]
@@ -56,24 +61,41 @@ class Keeper:
     )
     _under_way: Future[None] | None = field(init=False, default=None)
     _failing: bool = field(init=False, default=False)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; for tests."""
+    _save_from: float = field(init=False, default=0.0)
+    """Time from which the next save is due, where savelast leaves that to its cost."""
 
     def offer(self, state: TrainState) -> None:
         """Save what is due at this state, in the background; the state is copied first.
 
-        Waits for the save before, so what is due is always written. If the disk refuses,
-        that is said and training goes on.
+        With a fixed savelast waits for the save before, so what is due is always written.
+        If the disk refuses, that is said and training goes on.
         """
         milestone = state.iteration % self.saveweights == 0
-        if milestone or state.iteration % self.savelast == 0:
+        if milestone or self._is_due(state.iteration):
+            began = self.clock()
             self._wait()
-            self._under_way = self._writer.submit(self._save, state.copied(), milestone)
+            copied = state.copied()
+            stall_s = self.clock() - began
+            self._under_way = self._writer.submit(self._save, copied, milestone, stall_s)
 
-    def _save(self, state: TrainState, milestone: bool) -> None:
+    def _is_due(self, iteration: int) -> bool:
+        if self.savelast is not None:
+            return iteration % self.savelast == 0
+        under_way = self._under_way is not None and not self._under_way.done()
+        return not under_way and self.clock() >= self._save_from
+
+    def _save(self, state: TrainState, milestone: bool, stall_s: float) -> None:
+        began_s = time.thread_time()
         try:
             data = container.packed_parts(state)
             if milestone:
                 self._save_milestone(state.iteration, data)
             storage.write_durably(self._last, *data, previous=self._before_last)
+            # Waiting for the disk costs the training nothing; the processor's time does.
+            cost_s = stall_s + time.thread_time() - began_s
+            self._save_from = self.clock() + pause_after(cost_s, sum(map(len, data)))
         except StorageError as error:
             if not self._failing:
                 self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
@@ -133,6 +155,13 @@ class Keeper:
     @property
     def _before_last(self) -> Path:
         return self.folder / f"{self.name}.backup"
+
+
+def pause_after(cost_s: float, size_bytes: int) -> float:
+    """Return the seconds until the next save, so that saving stays within its budgets."""
+    by_cost = cost_s / COST_SHARE
+    by_size = size_bytes / BYTES_PER_DAY * 24 * 3600
+    return min(max(by_cost, by_size), LONGEST_PAUSE_S)
 
 
 def run_files(folder: Path, name: str) -> list[Path]:
