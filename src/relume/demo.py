@@ -26,7 +26,7 @@ from relume.formats.cfg import read_cfg
 CFG = Path(__file__).with_name("demo_signs.cfg")
 MAX_BATCHES = read_cfg(CFG, "train").net.max_batches
 SEED = 1
-TRAINING, HELD_OUT, SIDE_PX = 240, 24, 256
+TRAINING, HELD_OUT, SIDE_PX = 240, 24, 208
 KILLS_AFTER = (MAX_BATCHES // 7, MAX_BATCHES // 3, MAX_BATCHES // 2, MAX_BATCHES * 4 // 5)
 """The iteration after which each SIGKILL falls, wherever the trainer then is."""
 MATCH_IOU = 0.5
