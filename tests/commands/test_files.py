@@ -14,6 +14,7 @@ import pytest
 from relume.checkpoint.keeper import newest_good, run_files
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import layout
+from relume.train.start import StartFlags
 from tests.command_line import relume
 from tests.contract.small_runs import promised_files, sgd_cfg, train_until, write_run
 from tests.shared import SHARED, needs_shared
@@ -399,3 +400,22 @@ def test_a_run_that_is_training_is_left_alone(run: Path, line: str) -> None:
     assert ended.error.startswith(
         "backup/net.lock: process 77 trains 'net' in this folder; one run per name and folder; "
     )
+
+
+def test_rewind_goes_by_iteration_where_a_smaller_batch_set_seen_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path / "run", sgd_cfg(batch=4, subdivisions=2))
+    (folder / "obj.data").write_text((folder / "obj.data").read_text() + "saveweights = 4\n")
+    train_until(folder, 4)
+    (folder / "net.cfg").write_text(sgd_cfg(batch=2, subdivisions=2))
+    train_until(folder, 5, start=StartFlags(allow_change=True))
+    monkeypatch.chdir(folder)
+
+    ended = relume("rewind", "backup/net_4.weights")
+
+    assert ended.status == 0
+    found, _ = newest_good(folder / "backup", "net")
+    assert found is not None
+    assert found.state.iteration == 4
+    assert found.state.history.marks == ()

@@ -121,7 +121,8 @@ class Keeper:
             return
         data = container.packed_parts(state)
         if state.iteration % self.saveweights == 0:
-            self._save_milestone(state.iteration, data)
+            # One that is there stays: it may be that of the course before an allowed change.
+            self._save_milestone(state.iteration, data, only_missing=True)
         if not _holds(self._last, data):
             storage.write_durably(self._last, *data, previous=self._before_last)
 
@@ -138,11 +139,13 @@ class Keeper:
             if not _holds(path, contents):
                 storage.write_durably(path, *contents)
 
-    def _save_milestone(self, iteration: int, data: Sequence[Buffer]) -> None:
+    def _save_milestone(
+        self, iteration: int, data: Sequence[Buffer], only_missing: bool = False
+    ) -> None:
         milestone = self.folder / f"{self.name}_{iteration}.weights"
         copy = self.folder / f"{self.name}_{iteration}.backup"
         for path in (milestone, copy):
-            if not _holds(path, data):
+            if not (path.exists() if only_missing else _holds(path, data)):
                 storage.write_durably(path, *data)
         for path in run_files(self.folder, self.name):
             if path.suffix == ".backup" and 0 < iteration_in_name(path) < iteration:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import newest_good, run_files
+from relume.checkpoint.keeper import claimed_iteration, newest_good, run_files
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.errors import CheckpointError, Damaged, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
@@ -115,7 +115,7 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise WeightsError(path, "holds no training state", "a checkpoint of relume")
     state = container.unpack(data, path)
     with storage.locked(folder, name):
-        newer = [file for file in run_files(folder, name) if _is_newer(file, state.progress.seen)]
+        newer = [file for file in run_files(folder, name) if _is_newer(file, state)]
         if newer:
             target = storage.move_aside(newer, folder / f"{name}.aside")
             screen.line(f"moved {len(newer)} newer files to {target}")
@@ -130,10 +130,13 @@ def _run_of(path: Path) -> str | None:
     return match and match[1]
 
 
-def _is_newer(path: Path, seen: int) -> bool:
+def _is_newer(path: Path, state: TrainState) -> bool:
     try:
-        with path.open("rb") as file:
-            return parse_header(file.read(20), str(path)).seen > seen
+        iteration = claimed_iteration(path)
+        if iteration is not None:
+            return iteration > state.iteration
+        with path.open("rb") as file:  # plain weights
+            return parse_header(file.read(20), str(path)).seen > state.progress.seen
     except WeightsError:
         return True  # damaged: out of the way with it
 
