@@ -382,3 +382,33 @@ def test_the_pause_keeps_both_budgets_and_ten_minutes(
     cost_s: float, size_bytes: int, pause_s: float
 ) -> None:
     assert pause_after(cost_s, size_bytes) == pytest.approx(pause_s)  # float division
+
+
+def test_a_milestone_the_disk_refused_is_written_before_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, saveweights=2, warn=said.append)
+    offer_all(keeper, STATES[1:2])
+
+    with monkeypatch.context() as patch:
+        strike(patch, 2, errno.ENOSPC)
+        offer_all(keeper, STATES[2:3])
+    assert held(tmp_path) == {"net_last.weights": 1}  # or a kill would skip the milestone for good
+    offer_all(keeper, STATES[3:4])
+
+    expected = {"net_2.weights": 2, "net_2.backup": 2, "net_last.weights": 3, "net.backup": 1}
+    assert held(tmp_path) == expected
+
+
+def test_a_refused_save_counts_towards_the_pause_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = Keeper(tmp_path, "net", None, 1000, said.append, clock=lambda: 100.0)
+    strike(monkeypatch, 1, errno.ENOSPC)
+
+    offer_all(keeper, STATES[1:4])
+
+    assert held(tmp_path) == {}
+    assert len(said) == 1

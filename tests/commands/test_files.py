@@ -419,3 +419,15 @@ def test_rewind_goes_by_iteration_where_a_smaller_batch_set_seen_back(
     assert found is not None
     assert found.state.iteration == 4
     assert found.state.history.marks == ()
+
+
+def test_rewind_knows_a_run_whose_name_ends_in_a_number(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (run / "backup").glob("net*.weights"):
+        path.rename(path.with_name(path.name.replace("net", "net_2", 1)))
+    (run / "backup" / "net_2.backup").write_bytes((run / "backup/net_2_4.weights").read_bytes())
+
+    ended = relume("rewind", "backup/net_2.backup")
+
+    assert ended.out.splitlines()[-1] == "the run 'net_2' goes on from iteration 4"

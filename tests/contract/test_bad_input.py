@@ -423,6 +423,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_sp
 def test_a_save_that_fails_is_said_and_training_goes_on(
     run: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("obj.data").write_text(Path("obj.data").read_text() + "savelast = 1\n")
     whole = storage.write_durably
     refused: list[Path] = []
 

@@ -134,7 +134,8 @@ def test_a_finished_run_says_so_and_how_to_go_on(straight: Path, tmp_path: Path)
     assert process.ended() == 0
     assert (
         f"relume: 'net' is finished: {ITERATIONS} iterations of max_batches={ITERATIONS} are done; "
-        "to go on, raise max_batches in net.cfg"
+        "to go on, raise max_batches in net.cfg (with random=1, or a policy that depends on "
+        "max_batches, that changes the run: add -allow-change)"
     ) in process.output.splitlines()
     assert promised(folder) == promised(straight)
 

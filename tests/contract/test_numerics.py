@@ -17,7 +17,8 @@ ENVIRONMENT = {
     "torch": "2.13.0+cpu",
     "numpy": "2.4.6",
     "opencv": "4.14.0",
-    "processor": "AMD EPYC, AVX512",
+    "processor": "AMD EPYC",
+    "kernels": "AVX512",
     "threads": "1",
 }
 DIGESTS = {

@@ -22,6 +22,7 @@ from relume.formats.sections import (
     Upsample,
     Yolo,
 )
+from tests.cfg_texts import small_cfg
 from tests.formats.nets import FILTERS_LINE, LAYERS, NET, TEXT
 from tests.shared import SHARED, needs_shared
 
@@ -335,3 +336,12 @@ def test_darknets_own_cfgs_can_be_trained(
     assert len(rows) > 0.8 * layers
     for layer, width, height, channels in (map(int, row) for row in rows):
         assert sizes[layer] == (channels, height, width)
+
+
+def test_batch_norm_over_a_single_value_cannot_be_trained() -> None:
+    text = small_cfg(size=16, batch=1, subdivisions=1)
+
+    with pytest.raises(CfgError, match=r"batch_normalize=1 over one picture of 1x1; more than one"):
+        parse_cfg(text, "net.cfg", "train")
+
+    assert parse_cfg(text, "net.cfg", "detect").net.batch == 1

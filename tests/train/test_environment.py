@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from relume.train.environment import available_threads, declare, differences
@@ -13,11 +14,24 @@ CPU = torch.device("cpu")
 def test_the_environment_names_what_numbers_depend_on_and_nothing_else() -> None:
     declared = declare(3, CPU)
 
-    assert sorted(declared) == ["numerics", "numpy", "opencv", "processor", "threads", "torch"]
+    names = ["kernels", "numerics", "numpy", "opencv", "processor", "threads", "torch"]
+    assert sorted(declared) == names
     assert declared["threads"] == "3"
     assert declared["torch"] == torch.__version__
-    assert torch.backends.cpu.get_cpu_capability() in declared["processor"]
+    assert torch.backends.cpu.get_cpu_capability() in declared["kernels"]
     assert declare(3, CPU) == declared
+
+
+def test_a_lowered_instruction_set_is_part_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declared = declare(3, CPU)
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+
+    assert [line.partition(":")[0] for line in differences(declared, declare(3, CPU))] == [
+        "kernels"
+    ]
 
 
 def test_differences_are_lines_of_then_and_now() -> None:

@@ -61,6 +61,8 @@ class Keeper:
     )
     _under_way: Future[None] | None = field(init=False, default=None)
     _failing: bool = field(init=False, default=False)
+    _due_milestones: dict[int, Sequence[Buffer]] = field(init=False, default_factory=dict)
+    """Milestones that the disk has not taken yet."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; for tests."""
     _save_from: float = field(init=False, default=0.0)
@@ -88,14 +90,12 @@ class Keeper:
 
     def _save(self, state: TrainState, milestone: bool, stall_s: float) -> None:
         began_s = time.thread_time()
+        data = container.packed_parts(state)
+        if milestone:
+            self._due_milestones[state.iteration] = data
         try:
-            data = container.packed_parts(state)
-            if milestone:
-                self._save_milestone(state.iteration, data)
+            self._save_due_milestones()
             storage.write_durably(self._last, *data, previous=self._before_last)
-            # Waiting for the disk costs the training nothing; the processor's time does.
-            cost_s = stall_s + time.thread_time() - began_s
-            self._save_from = self.clock() + pause_after(cost_s, sum(map(len, data)))
         except StorageError as error:
             if not self._failing:
                 self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
@@ -104,6 +104,19 @@ class Keeper:
             if self._failing:
                 self.warn(f"saved again at iteration {state.iteration}")
             self._failing = False
+        # Waiting for the disk costs the training nothing; the processor's time does.
+        cost_s = stall_s + time.thread_time() - began_s
+        self._save_from = self.clock() + pause_after(cost_s, sum(map(len, data)))
+
+    def _save_due_milestones(self) -> None:
+        """Write milestones first: a `_last` behind one that is missing would skip it for good."""
+        for iteration in sorted(self._due_milestones):
+            self._save_milestone(iteration, self._due_milestones[iteration])
+            del self._due_milestones[iteration]
+
+    def close(self) -> None:
+        """Wait for the save under way, whatever ended the training."""
+        self._writer.shutdown()
 
     def _wait(self) -> None:
         if self._under_way is not None:
@@ -119,6 +132,7 @@ class Keeper:
         self._wait()
         if state.iteration == 0:
             return
+        self._save_due_milestones()
         data = container.packed_parts(state)
         if state.iteration % self.saveweights == 0:
             # One that is there stays: it may be that of the course before an allowed change.

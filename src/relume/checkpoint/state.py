@@ -80,7 +80,7 @@ class RecipeRecord:
 
     cfg_text: str
     keys: Mapping[str, str]
-    """Every value that can change a number, canonical, one key each (see spec.recipe_keys)."""
+    """Every value that can change a number, canonical, one key each (see Recipe.keys)."""
     names: tuple[str, ...]
     label_digests: npt.NDArray[np.uint64]
     """One per line of the image list."""

@@ -63,6 +63,7 @@ def make_folder(folder: Path) -> None:
     """Create `folder` and its parents if missing."""
     with _as_storage_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def move_aside(paths: list[Path], aside: Path) -> Path:

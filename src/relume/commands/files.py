@@ -126,6 +126,9 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 def _run_of(path: Path) -> str | None:
     """Return NAME of a checkpoint's file name."""
+    longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run
+    if (path.parent / f"{longer}_last.weights").exists():
+        return longer
     match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
     return match and match[1]
 

@@ -76,7 +76,10 @@ def compute_device(flags: Mapping[str, Value]) -> torch.device:
         if "-i" in flags and not flags.get("-nogpu"):
             raise UsageError("-i", "PyTorch finds no GPU", "a CUDA build of PyTorch and a GPU")
         return torch.device("cpu")
-    return torch.device("cuda", int(flags.get("-i", 0)))
+    index, count = int(flags.get("-i", 0)), torch.cuda.device_count()
+    if not 0 <= index < count:
+        raise UsageError("-i", str(index), f"0 to {count - 1}, the GPUs that PyTorch finds")
+    return torch.device("cuda", index)
 
 
 def _run(
@@ -93,7 +96,8 @@ def _run(
     if start.iteration >= total:
         say(
             f"'{name}' is finished: {start.iteration} iterations of max_batches={total} are done; "
-            f"to go on, raise max_batches in {spec.recipe.cfg.path}"
+            f"to go on, raise max_batches in {spec.recipe.cfg.path} (with random=1, or a policy "
+            "that depends on max_batches, that changes the run: add -allow-change)"
         )
     progress = screen.training(start.iteration, total)
 
@@ -111,7 +115,10 @@ def _run(
 
     operation = spec.operation
     keeper = Keeper(folder, name, operation.savelast, operation.saveweights, say)
-    with closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal:
+    with (
+        closing(keeper),
+        closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal,
+    ):
         end = train_loop(spec, start, keeper, journal, stop, watch, device)
     _write_chart(spec, end)
     progress.close()
@@ -198,9 +205,11 @@ def _stop_by_signal(screen: Screen) -> Iterator[Stop]:
     whose loader waits for a disk that does not answer.
     """
     stop = Stop()
+    received: list[int] = []
 
     def request(number: int, frame: FrameType | None) -> None:
-        if stop.requested and number == signal.SIGINT:
+        received.append(number)
+        if received.count(signal.SIGINT) > 1:
             screen.close()
             screen.warn("left at once; the same command goes on from the last checkpoint")
             os._exit(INTERRUPTED)

@@ -55,6 +55,15 @@ def check_shapes(
     for index, layer in enumerate(layers):
         if isinstance(layer, Yolo):
             _check_head(layer, heads[0], index, (net.channels, *channels)[index], sections, path)
+    for layer, size in zip(layers, sizes, strict=True):
+        normalized = isinstance(layer, Convolutional) and layer.batch_normalize
+        if training and normalized and net.mini_batch * size[1] * size[2] == 1:
+            raise CfgError(
+                f"{path}:{layer.line}",
+                "batch_normalize=1 over one picture of 1x1",
+                "more than one value per channel in training",
+                "raise batch, lower subdivisions, or enlarge width and height",
+            )
     if training and heads[-1].random:
         _check_multi_scale(net, layers, path)
     return channels

@@ -35,14 +35,18 @@ def declare(threads: int, device: torch.device) -> dict[str, str]:
     """Return the environment as it is recorded in checkpoints."""
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
+        kernels = f"cudnn {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
     else:
-        processor = f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+        processor = _cpu_model()
+        highest = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+        kernels = f"{torch.backends.cpu.get_cpu_capability()} {highest}".strip()
     return {
         "numerics": str(NUMERICS),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "processor": processor,
+        "kernels": kernels,
         "threads": str(threads),
     }
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import xxhash
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import Found, newest_good
+from relume.checkpoint.keeper import Found, newest_good, run_files
 from relume.checkpoint.state import TrainState
-from relume.errors import CheckpointError, WeightsError
+from relume.errors import CheckpointError, UsageError, WeightsError
 from relume.formats.sections import Cfg
 from relume.formats.weights import DarknetWeights, parse_weights
 from relume.spec import RunSpec
@@ -57,19 +57,27 @@ def read_given(spec: RunSpec, flags: StartFlags, found: Found | None, say: Say) 
         WeightsError, Damaged: the file cannot be used; the message names `found`.
     """
     if flags.weights is None:
+        if flags.clear:
+            raise UsageError("-clear", "there is no WEIGHTS argument", "weights to begin with")
         goes_on = flags.resume or (flags.allow_change and found is not None)
         return Given(identity=None if goes_on else RANDOM)
     path = Path(flags.weights)
     if path.is_dir():
+        if flags.clear:
+            raise UsageError("-clear", f"{path} is a folder", "a weights file to begin with")
         return _newest_in(path, spec, say)
     try:
         data = path.read_bytes()
     except OSError as error:
         if isinstance(error, FileNotFoundError) and _began_like_this(found, flags):
+            say(f"{path} is gone; the run that began with start weights goes on without it")
             return Given()
         raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+    if _was_replaced(path, data, spec, found, flags):
+        return Given()
     try:
-        return _read_file(data, path, spec.recipe.cfg, flags.clear)
+        given = _read_file(data, path, spec.recipe.cfg, flags.clear)
+        return Given() if flags.resume and found and given.state is None else given
     except (WeightsError, CheckpointError) as error:
         if found is None:
             raise
@@ -96,7 +104,27 @@ def _began_like_this(found: Found | None, flags: StartFlags) -> bool:
     """Tell whether the run in the backup folder may have begun with WEIGHTS, now missing."""
     if found is None:
         return False
-    return not flags.clear or found.state.recipe.keys["start"].startswith(CLEAR)
+    if flags.resume:
+        return True
+    start = found.state.recipe.keys["start"]
+    return start != RANDOM and (not flags.clear or start.startswith(CLEAR))
+
+
+def _was_replaced(
+    path: Path, data: bytes, spec: RunSpec, found: Found | None, flags: StartFlags
+) -> bool:
+    """Tell whether the run began with a file of this name that it has since replaced itself."""
+    operation = spec.operation
+    own = path.resolve() in {p.resolve() for p in run_files(operation.backup, operation.name)}
+    # A checkpoint without -clear is a place to go on from.
+    return own and _began_like_this(found, flags) and (flags.clear or not _is_state(data, path))
+
+
+def _is_state(data: bytes, path: Path) -> bool:
+    try:
+        return container.holds_state(data, path)
+    except WeightsError:
+        return True  # no weights file at all: for `_read_file` to say
 
 
 def _read_file(data: bytes, path: Path, cfg: Cfg, clear: bool) -> Given:

@@ -15,7 +15,7 @@ import torch
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, TrainState
 from relume.data.batch import MiniBatch, Source, mini_batches
-from relume.errors import ImageError, RelumeError
+from relume.errors import ImageError, RelumeError, StorageError
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
 from relume.spec import Recipe, RunSpec
@@ -82,7 +82,11 @@ def train(
             keeper.offer(state)
             watch(state, report)
     except RelumeError:
-        keeper.stop(state)  # an error comes before the update, so the state is whole
+        # Such an error comes before the update, so the state is whole.
+        try:
+            keeper.stop(state)
+        except StorageError as error:
+            keeper.warn(f"not saved at iteration {state.iteration}: {error}")
         raise
     finally:
         batches.close()

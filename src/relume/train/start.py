@@ -8,7 +8,7 @@
     a folder, or -resume                      at the newest good checkpoint in it
 
 If the backup folder holds a checkpoint of the same course, the run goes on from the newest
-good one, whatever WEIGHTS says; nothing of another course is ever overwritten.
+good one; nothing of another course is ever overwritten.
 """
 
 from dataclasses import replace
