@@ -3,10 +3,16 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from relume.data.augment import apply_to_truths, draw_plan
+from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file, read_image_list
-from relume.spec import backup_folder, list_identity, run_name
+from relume.spec import Flags, _never_used, backup_folder, list_identity, read_spec, run_name
+from tests.contract.small_runs import sgd_cfg, write_run
 
 
 def test_a_list_is_the_same_wherever_its_common_folder_lies() -> None:
@@ -65,3 +71,25 @@ def test_the_backup_folder_is_found_again_from_the_same_folder(
     assert first == Path("data/saves")
     assert backup_folder(read_data_file("data/obj.data")) == first
     assert backup_folder(read_data_file("data/none.data")) == Path("data/backup")
+
+
+def test_boxes_that_can_never_be_used_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sgd_cfg())
+    label = folder / "img" / "0002.txt"
+    label.write_text("0 .5 .5 .2 .2\n0 320 240 50 50\n1 .5 .5 0 .1\n2 .99 .5 .2 .2\n")
+    said: list[str] = []
+
+    read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), said.append)
+
+    assert len(said) == 1
+    assert f"2 boxes lie outside their picture or have no size ({label} box 2, ...)" in said[0]
+
+
+@given(st.lists(st.floats(-2, 2, width=32), min_size=4, max_size=4), st.integers(0, 1000))
+def test_a_box_called_useless_is_in_no_sample(box: list[float], position: int) -> None:
+    boxes = np.array([[0, *box]], np.float32)
+    net = parse_cfg(sgd_cfg(), "net.cfg", "train").net
+    plan = draw_plan(net, 0.3, 1.0, 100, 80, 0, position)
+
+    if _never_used(boxes)[0]:
+        assert len(apply_to_truths(boxes, plan, 100, 80, 64, 64, 200)) == 0

@@ -223,16 +223,24 @@ def _names(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
 def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
     labels = []
     missing: list[Path] = []
+    useless: list[str] = []
     for image in images.paths:
         path = label_path(image)
         read = read_labels(path, classes)
         labels.append(read.boxes)
+        useless += [f"{path} box {row + 1}" for row in np.flatnonzero(_never_used(read.boxes))]
         if read.missing:
             missing.append(path)
     if missing:
         warn(
             f"{images.path}: {len(missing)} of {len(images.paths)} pictures have no label file "
             f"({missing[0]}, ...); they are trained on as pictures without objects"
+        )
+    if useless:
+        warn(
+            f"{images.path}: {len(useless)} boxes lie outside their picture or have no size "
+            f"({useless[0]}, ...); they are left out, as in Darknet; a label line is "
+            "'class x y width height', relative to the picture, centre first"
         )
     if not any(len(boxes) for boxes in labels):
         raise DataFileError(
@@ -241,3 +249,11 @@ def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
             "labels as .txt beside the pictures, or in labels/ for pictures in images/train2017",
         )
     return tuple(labels)
+
+
+def _never_used(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return [N]: which boxes no augmentation can bring into the picture."""
+    centres, halves = boxes[:, 1:3], boxes[:, 3:5] / 2
+    outside = (centres + halves < 0) | (centres - halves > 1) | (halves <= 0)
+    # Darknet takes a centre of exactly (0, 0) for "no box".
+    return np.asarray(outside.any(axis=1) | (centres == 0).all(axis=1))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from relume.train.start import StartFlags
 from tests.contract.small_runs import start_of, train_until
-from tests.contract.starts import CUT, backbone, refused, small_run
+from tests.contract.starts import CUT, backbone, change_cfg, refused, small_run
 
 
 def begun_from_a_backbone(folder: Path) -> tuple[Path, StartFlags]:
@@ -61,3 +61,11 @@ def test_a_file_of_darknets_that_the_run_replaced_leads_to_the_run(tmp_path: Pat
     train_until(run, CUT, start=flags)
 
     assert start_of(run, flags).iteration == CUT
+
+
+def test_a_change_allowed_to_a_finished_run_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run")
+    train_until(run)
+    change_cfg(run, "decay=0.0005", "decay=0.001")
+
+    assert "the run is finished (6 iterations)" in refused(run, StartFlags(allow_change=True))

@@ -162,6 +162,13 @@ def _under_todays_recipe(
             else "undo the change, or go on with it by -allow-change, or begin anew after "
             "`relume reset DATA CFG`",
         )
+    if refused and state.iteration >= spec.recipe.cfg.net.max_batches:
+        raise OtherRecipe(
+            start.path,
+            f"the run is finished ({state.iteration} iterations); a change would train nothing",
+            f"max_batches above {state.iteration} in {spec.recipe.cfg.path}",
+            "raise it and give the command again, or undo the change",
+        )
     if refused:
         # A batch changes between two iterations: the iteration stays, what was seen follows.
         seen = spec.recipe.cfg.net.batch * state.iteration
