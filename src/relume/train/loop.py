@@ -6,6 +6,7 @@ input size are functions of (recipe, position), so nothing but the state is carr
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,15 +57,67 @@ def train(
         watch: told about every iteration.
         device: where the network lives.
     """
-    recipe, net = spec.recipe, spec.recipe.cfg.net
-    network = Network(recipe.cfg, recipe.seed).to(device).train()
-    optimizer = build_optimizer(network.trained_parameters(), net)
-    pictures = install(start, network, optimizer, len(recipe.labels))
     state = start
+    steps = iterations(spec, start, stop, device)
     keeper.stop(state)  # writes what a kill after this very state left undone
-    batches = _batches(spec, first_position=state.progress.seen)
-    checked = _unchanged(batches, pictures, recipe)
     try:
+        for state, report in steps:
+            journal.append(state.history, state.progress.average_loss or 0.0)
+            keeper.offer(state)
+            watch(state, report)
+    except RelumeError:
+        # Such an error comes before the update, so the state is whole.
+        try:
+            keeper.stop(state)
+        except StorageError as error:
+            keeper.warn(f"not saved at iteration {state.iteration}: {error}")
+        raise
+    finally:
+        steps.close()
+    if state.iteration >= spec.recipe.cfg.net.max_batches:
+        keeper.finish(state)
+    else:
+        keeper.stop(state)
+    return state
+
+
+def iterations(
+    spec: RunSpec, start: TrainState, stop: Stop, device: torch.device
+) -> Generator[tuple[TrainState, Report]]:
+    """Put `start` into a network and return its training, which writes nothing.
+
+    Args:
+        spec: what to train, and with how many hands.
+        start: the state to go on from; it is not changed.
+        stop: ends the training after the current iteration.
+        device: where the network lives.
+    Yields:
+        After every iteration up to max_batches the new state and what it says about itself.
+        The state's arrays may share the network's memory: they hold until the next one is
+        asked for.
+    Raises:
+        Mismatch: at once, if `start` does not fit the network.
+        RelumeError: later, before an update: the state yielded last is whole.
+    """
+    recipe = spec.recipe
+    network = Network(recipe.cfg, recipe.seed).to(device).train()
+    optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
+    pictures = install(start, network, optimizer, len(recipe.labels))
+    return _trained(spec, start, stop, network, optimizer, pictures)
+
+
+def _trained(
+    spec: RunSpec,
+    state: TrainState,
+    stop: Stop,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    pictures: npt.NDArray[np.uint64],
+) -> Generator[tuple[TrainState, Report]]:
+    net = spec.recipe.cfg.net
+    batches = _batches(spec, first_position=state.progress.seen)
+    checked = _unchanged(batches, pictures, spec.recipe)
+    with closing(batches):
         while state.iteration < net.max_batches and not stop.requested:
             iteration = state.iteration + 1
             rate = learning_rate(net, iteration)
@@ -78,23 +131,7 @@ def train(
             captured = capture(network, optimizer, pictures, state, progress, state.history)
             record = record_of(report, progress, captured.digest())
             state = replace(captured, history=state.history.appended(record))
-            journal.append(state.history, progress.average_loss or 0.0)
-            keeper.offer(state)
-            watch(state, report)
-    except RelumeError:
-        # Such an error comes before the update, so the state is whole.
-        try:
-            keeper.stop(state)
-        except StorageError as error:
-            keeper.warn(f"not saved at iteration {state.iteration}: {error}")
-        raise
-    finally:
-        batches.close()
-    if state.iteration >= net.max_batches:
-        keeper.finish(state)
-    else:
-        keeper.stop(state)
-    return state
+            yield state, report
 
 
 def _batches(spec: RunSpec, first_position: int) -> Generator[MiniBatch]:
