@@ -1,20 +1,21 @@
-"""A file system that refuses its n-th operation."""
+"""A disk that refuses its n-th operation, once or from then on."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import pytest
 
+from relume.checkpoint import storage
+from relume.checkpoint.storage import Buffer, Disk
 
-class Faults:
-    """Counts opens, writes, fsyncs and renames; the n-th one fails."""
 
-    def __init__(self, fails_at: int, error: int) -> None:
+class Faults(Disk):
+    """Counts the operations that change the file system; the n-th one fails."""
+
+    def __init__(self, fails_at: int, error: int, lasting: bool = False) -> None:
         self.fails_at = fails_at
         self.error = error
+        self.lasting = lasting
         self.operations: list[str] = []
 
     def met(self) -> bool:
@@ -22,57 +23,53 @@ class Faults:
         return len(self.operations) >= self.fails_at
 
     def count(self, operation: str) -> None:
-        """Let the operation pass, or raise if it is the n-th."""
+        """Let the operation pass, or raise if it is the n-th (or, if it lasts, a later one)."""
         self.operations.append(operation)
-        if len(self.operations) == self.fails_at:
+        number = len(self.operations)
+        if number == self.fails_at or (self.lasting and number > self.fails_at):
             raise OSError(self.error, os.strerror(self.error))
 
+    def create(self, path: Path, direct: bool = False) -> int:
+        self.count("create")
+        return super().create(path, direct)
 
-class _File:
-    def __init__(self, file: Any, faults: Faults) -> None:
-        self._file = file
-        self._faults = faults
+    def open_to_append(self, path: Path) -> int:
+        self.count("open_to_append")
+        return super().open_to_append(path)
 
-    def write(self, data: Any) -> int:
+    def write(self, descriptor: int, data: Buffer) -> None:
         half = len(data) // 2  # a full disk takes the first part
-        self._file.write(data[:half])
-        self._faults.count("write")
-        return half + int(self._file.write(data[half:]))
+        super().write(descriptor, data[:half])
+        self.count("write")
+        super().write(descriptor, data[half:])
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+    def fsync(self, descriptor: int) -> None:
+        self.count("fsync")
+        super().fsync(descriptor)
 
-    def __enter__(self) -> "_File":
-        return self
+    def rename(self, source: Path, target: Path) -> None:
+        self.count("rename")
+        super().rename(source, target)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._file.close()
+    def link(self, source: Path, target: Path) -> None:
+        self.count("link")
+        super().link(source, target)
+
+    def truncate(self, path: Path, length: int) -> None:
+        self.count("truncate")
+        super().truncate(path, length)
+
+    def make_folder(self, folder: Path) -> None:
+        self.count("make_folder")
+        super().make_folder(folder)
+
+    def fsync_folder(self, folder: Path) -> None:
+        self.count("fsync_folder")
+        super().fsync_folder(folder)
 
 
-def strike(patch: pytest.MonkeyPatch, fails_at: int, error: int) -> Faults:
-    """Make the n-th operation on files that are written fail from here on."""
-    faults = Faults(fails_at, error)
-    plain_open, plain_fsync, plain_replace = Path.open, os.fsync, Path.replace
-
-    def open_(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
-        if "w" not in mode and "a" not in mode:
-            return plain_open(path, mode, *args, **options)
-        faults.count("open")
-        return _File(plain_open(path, mode, *args, **options), faults)
-
-    def counted(operation: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            faults.count(operation)
-            return plain(*args)
-
-        return call
-
-    patch.setattr(Path, "open", open_)
-    patch.setattr(Path, "replace", counted("rename", plain_replace))
-    patch.setattr(os, "fsync", counted("fsync", plain_fsync))
+def strike(patch: pytest.MonkeyPatch, fails_at: int, error: int, lasting: bool = False) -> Faults:
+    """Make the n-th operation of `storage` fail from here on; unlink, which cleans up, works."""
+    faults = Faults(fails_at, error, lasting)
+    patch.setattr(storage, "DISK", faults)
     return faults

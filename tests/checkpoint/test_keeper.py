@@ -142,12 +142,15 @@ def test_a_disk_that_refuses_any_operation_costs_no_good_checkpoint(
         assert rejected == []
         assert found is not None
         assert found.state.iteration in (3, 4)
-        assert not list(folder.glob("*.tmp"))
+        remove_temporaries(folder, "net")  # as the next start does
         keeper_in(folder, saveweights=2).stop(STATES[4])
+        files = held(folder)
+        # Where only the last fsync of the folder failed, the generation before stays the older.
+        assert files.pop("net.backup") in (2, 3)
         expected = {"net_2.weights": 2, "net_4.weights": 4, "net_4.backup": 4}
-        assert held(folder) == {**expected, "net_last.weights": 4, "net.backup": 3}
+        assert files == {**expected, "net_last.weights": 4}
 
-    # Open, at least a write, fsync, rename and fsync of the folder for each of three files.
+    # Create, at least a write, fsync, rename and fsync of the folder for each of three files.
     assert fails_at > 3 * 5
 
 

@@ -36,11 +36,66 @@ def test_what_is_written_is_durable_before_it_takes_its_name(
 
     storage.write_durably(tmp_path / "last", b"new", previous=tmp_path / "before")
 
-    assert faults.operations == ["open", "write", "fsync", "rename", "rename", "fsync"]
+    assert faults.operations == [
+        *("create", "write", "fsync", "link", "rename", "fsync_folder"),
+        *("rename", "fsync_folder"),  # only now does the older generation go
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 8 << 20, (8 << 20) + 5000, (16 << 20) - 1])
+def test_what_is_written_past_the_page_cache_is_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(storage, "DIRECT_FROM_BYTES", 0)
+    data = bytes(range(251)) * (size // 251 + 1)
+    parts = [data[:7], data[7 : size // 2 + 7], data[size // 2 + 7 :][: max(0, size - 7)]]
+
+    storage.write_durably(tmp_path / "last", *parts)
+
+    assert (tmp_path / "last").read_bytes() == b"".join(parts)
+
+
+@pytest.mark.parametrize("refusing", ["create", "write"])
+def test_a_file_system_that_knows_no_direct_writing_is_written_the_usual_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str
+) -> None:
+    class Indirect(storage.Disk):
+        direct = False
+
+        def create(self, path: Path, direct: bool = False) -> int:
+            self.direct = direct
+            if direct and refusing == "create":
+                raise OSError(errno.EINVAL, "no")
+            return super().create(path)
+
+        def write(self, descriptor: int, data: storage.Buffer) -> None:
+            if self.direct:
+                raise OSError(errno.EINVAL, "no")
+            super().write(descriptor, data)
+
+    monkeypatch.setattr(storage, "DIRECT_FROM_BYTES", 0)
+    monkeypatch.setattr(storage, "DISK", Indirect())
+
+    storage.write_durably(tmp_path / "last", b"new")
+
+    assert (tmp_path / "last").read_bytes() == b"new"
+
+
+def test_where_there_are_no_hard_links_two_generations_are_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, previous = tmp_path / "last", tmp_path / "before"
+    path.write_bytes(b"old")
+    strike(monkeypatch, 4, errno.EPERM)  # as vfat answers
+
+    storage.write_durably(path, b"new", previous=previous)
+
+    assert (path.read_bytes(), previous.read_bytes()) == (b"new", b"old")
+    assert sorted(tmp_path.iterdir()) == [previous, path]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("fails_at", range(1, 7))
+@pytest.mark.parametrize("fails_at", range(1, 9))
 def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, error: int
 ) -> None:
@@ -53,11 +108,15 @@ def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
             storage.write_durably(path, b"new", previous=previous)
 
     held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    assert b"old" in held.values()
-    assert held.keys() <= {"last", "before"}
-    storage.write_durably(path, b"new", previous=previous)
-    assert path.read_bytes() == b"new"
-    assert b"old" in {p.read_bytes() for p in tmp_path.iterdir()} or fails_at == 6
+    if fails_at <= 5:  # not renamed yet
+        assert held == {"last": b"old"}
+    else:
+        assert held.pop("last") == b"new"
+        assert b"old" in held.values()
+    storage.write_durably(path, b"newer", previous=previous)
+    assert path.read_bytes() == b"newer"
+    assert previous.read_bytes() == held.get("last", b"old" if fails_at <= 5 else b"new")
+    assert sorted(tmp_path.iterdir()) == [previous, path]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +141,7 @@ def test_a_refusal_says_what_to_do(
 def test_a_folder_that_cannot_be_synced_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    strike(monkeypatch, 5, error)  # open, write, fsync, rename, fsync of the folder
+    strike(monkeypatch, 5, error)  # create, write, fsync, rename, fsync of the folder
 
     storage.write_durably(tmp_path / "net.weights", b"new")
 
@@ -104,8 +163,9 @@ def test_an_append_file_takes_up_where_a_nearly_full_disk_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = storage.AppendFile(tmp_path / "net.log")
-    plain = file._file.write
-    monkeypatch.setattr(file, "_file", _Short(plain, file._file))
+    plain = os.write
+    # The system may take seven bytes at a time.
+    monkeypatch.setattr(os, "write", lambda descriptor, data: plain(descriptor, data[:7]))
 
     file.append("a line of thirty characters ...")
     file.append("\udcff bytes that are no text")
@@ -117,15 +177,14 @@ def test_an_append_file_takes_up_where_a_nearly_full_disk_stopped(
     )
 
 
-class _Short:
-    """A raw file that takes at most seven bytes at a time, as the system may."""
-
-    def __init__(self, write: object, file: object) -> None:
-        self._write = write
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        return self._write(data[:7])  # type: ignore[no-any-return, operator]
+def test_an_append_file_knows_when_its_name_has_gone(tmp_path: Path) -> None:
+    file = storage.AppendFile(tmp_path / "net.log")
+    assert file.is_at_its_path()
+    (tmp_path / "net.log").rename(tmp_path / "elsewhere")
+    assert not file.is_at_its_path()
+    (tmp_path / "net.log").write_bytes(b"")
+    assert not file.is_at_its_path()
+    file.close()
 
 
 LOCKING = """
@@ -183,6 +242,17 @@ def test_a_file_system_without_locks_or_with_no_space_is_no_obstacle(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    strike(monkeypatch, 2, errno.ENOSPC)  # the write of the text, which only informs
-    with storage.locked(tmp_path, "net"):
-        pass
+    with storage.locked(tmp_path, "net") as held:
+        assert not held
+
+
+def test_what_a_file_system_cannot_do_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.lock").touch()
+    assert storage.missing_guarantees(tmp_path, "net") == []
+    for fails_at, part in ((1, "cannot make names durable"), (2, "has no hard links")):
+        strike(monkeypatch, fails_at, errno.ENOTSUP)
+        (told,) = storage.missing_guarantees(tmp_path, "net")
+        assert part in told
+    assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]

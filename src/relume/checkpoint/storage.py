@@ -1,15 +1,18 @@
 """The only module that writes to the file system.
 
-Every file that matters is written to a temporary name in its own folder, flushed, fsynced and
-renamed; then the folder is fsynced. A file that could not be fsynced is condemned: its
-temporary name is deleted and nothing durable has been touched.
+Every file that matters is written to a temporary name in its own folder, fsynced and renamed;
+then the folder is fsynced. Only then is an older generation let go. A file that could not be
+fsynced is condemned: its temporary name is deleted and nothing durable has been touched.
+
+All of it goes through `DISK`, one method for each system call, so that a test can record the
+calls, let any of them fail, and work out what a power cut between them leaves.
 """
 
 import errno
 import fcntl
+import mmap
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -17,52 +20,202 @@ from typing import IO
 from relume.errors import Locked, StorageError
 
 TEMPORARY = ".tmp"
+DIRECT_FROM_BYTES = 1 << 20
+"""Files of this size on are written past the page cache: a tenth of the processor time, and the
+pictures that the loader reads again and again stay in it."""
+CHUNK_BYTES = 8 << 20
+BLOCK_BYTES = 4096
+"""What direct writing asks of address and length, on every file system we know."""
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+NO_DIRECT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+
+Buffer = bytes | memoryview
 
 
-def write_durably(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
+class Disk:
+    """The system calls that change a file system; tests put another one in its place."""
+
+    def create(self, path: Path, direct: bool = False) -> int:
+        """Open an empty file for writing; `direct` past the page cache."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        return os.open(path, flags | (os.O_DIRECT if direct else 0), 0o666)
+
+    def open_to_append(self, path: Path) -> int:
+        """Open a file for writing at its end."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+
+    def write(self, descriptor: int, data: Buffer) -> None:
+        """Write all of `data`, also where the system takes it in pieces."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    def fsync(self, descriptor: int) -> None:
+        """Make a file's contents and length durable."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a file."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, which it takes from whatever has it."""
+        source.replace(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(source)
+
+    def unlink(self, path: Path) -> None:
+        """Take a name away."""
+        path.unlink()
+
+    def truncate(self, path: Path, length: int) -> None:
+        """Cut a file to its first `length` bytes."""
+        os.truncate(path, length)
+
+    def make_folder(self, folder: Path) -> None:
+        """Create a folder and its parents if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def fsync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+DISK = Disk()
+
+
+def write_durably(path: Path, *parts: Buffer, previous: Path | None = None) -> None:
     """Put `parts` at `path` so that after a crash it holds the old contents or the new.
 
     Args:
         path: the file.
         parts: its whole contents, one behind the other.
-        previous: where the old contents go, if they are to be kept. A crash may leave them
-            under that name only; the new contents are then lost.
+        previous: where the old contents go, if they are to be kept. What that held before is
+            let go only when the new contents are durable.
     Raises:
         StorageError: the disk is full, the folder cannot be written, or the device failed.
     """
     temporary = path.with_name(path.name + TEMPORARY)
+    kept = None
     with _as_storage_error(path):
         try:
-            with temporary.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_whole(temporary, parts)
             if previous is not None and path.exists():
-                path.replace(previous)
-            temporary.replace(path)
+                kept = _kept_aside(path, previous)
+            DISK.rename(temporary, path)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            _drop(temporary)
+            if kept is not None:
+                _drop(kept)
             raise
         sync_folder(path.parent)
+        if kept is not None and previous is not None:
+            DISK.rename(kept, previous)
+            sync_folder(path.parent)
+
+
+def _kept_aside(path: Path, previous: Path) -> Path | None:
+    """Give the old contents a second name; None: there are no links here, they have moved.
+
+    Without links the old contents stand at `previous` from here on; a crash before the next
+    step leaves them under that name only.
+    """
+    kept = previous.with_name(previous.name + TEMPORARY)
+    _drop(kept)
+    try:
+        DISK.link(path, kept)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        DISK.rename(path, previous)
+        return None
+    return kept
+
+
+def _write_whole(path: Path, parts: Sequence[Buffer]) -> None:
+    """Write and fsync a file that no one else knows yet."""
+    if sum(map(len, parts)) >= DIRECT_FROM_BYTES and hasattr(os, "O_DIRECT"):
+        try:
+            _written(path, parts, _write_direct, direct=True)
+        except OSError as error:
+            if error.errno not in NO_DIRECT:
+                raise
+        else:
+            return
+    _written(path, parts, _write_buffered, direct=False)
+
+
+def _written(
+    path: Path,
+    parts: Sequence[Buffer],
+    write: Callable[[int, Sequence[Buffer]], None],
+    direct: bool,
+) -> None:
+    descriptor = DISK.create(path, direct)
+    try:
+        write(descriptor, parts)
+        DISK.fsync(descriptor)
+    finally:
+        DISK.close(descriptor)
+
+
+def _write_buffered(descriptor: int, parts: Sequence[Buffer]) -> None:
+    for part in parts:
+        DISK.write(descriptor, part)
+
+
+def _write_direct(descriptor: int, parts: Sequence[Buffer]) -> None:
+    """Write through one aligned buffer; what is less than a block at the end goes the usual way."""
+    view = memoryview(mmap.mmap(-1, CHUNK_BYTES))
+    filled = 0
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            taken = min(len(rest), CHUNK_BYTES - filled)
+            view[filled : filled + taken] = rest[:taken]
+            rest, filled = rest[taken:], filled + taken
+            if filled == CHUNK_BYTES:
+                DISK.write(descriptor, view)
+                filled = 0
+    whole = filled - filled % BLOCK_BYTES
+    if whole:
+        DISK.write(descriptor, view[:whole])
+    if filled > whole:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        DISK.write(descriptor, view[whole:filled])
+
+
+def _drop(path: Path) -> None:
+    """Delete a temporary name, if that can be done; a start does it otherwise."""
+    with suppress(OSError):
+        if os.path.lexists(path):
+            DISK.unlink(path)
 
 
 def remove(path: Path) -> None:
     """Delete a file if it is there."""
-    with _as_storage_error(path):
-        path.unlink(missing_ok=True)
+    with _as_storage_error(path), suppress(FileNotFoundError):
+        DISK.unlink(path)
 
 
 def truncate(path: Path, length: int) -> None:
     """Cut a file to its first `length` bytes."""
     with _as_storage_error(path):
-        os.truncate(path, length)
+        DISK.truncate(path, length)
 
 
 def make_folder(folder: Path) -> None:
     """Create `folder` and its parents if missing."""
     with _as_storage_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        DISK.make_folder(folder)
         sync_folder(folder.parent)
 
 
@@ -73,25 +226,22 @@ def move_aside(paths: list[Path], aside: Path) -> Path:
         number += 1
     target = aside / str(number)
     with _as_storage_error(target):
-        target.mkdir(parents=True)
+        DISK.make_folder(target)
         for path in paths:
-            shutil.move(path, target / path.name)
+            DISK.rename(path, target / path.name)
         for folder in (target, aside, aside.parent):
             sync_folder(folder)
     return target
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make the names in `folder` durable, where the file system can."""
     try:
-        os.fsync(descriptor)
+        DISK.fsync_folder(folder)
     except OSError as error:
         # Drive mounts and some network file systems cannot fsync a folder; the file itself is safe.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+        if error.errno not in NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 class AppendFile:
@@ -100,28 +250,37 @@ class AppendFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _as_storage_error(path):
-            self._file: IO[bytes] = path.open("ab", buffering=0)
+            self._descriptor = DISK.open_to_append(path)
 
     def append(self, line: str) -> None:
         """Add one line; when this returns, it survives the death of the process."""
         with _as_storage_error(self.path):
-            rest = line.encode("utf-8", "surrogateescape") + b"\n"
-            while rest:  # a disk that is nearly full takes a part, and refuses the next
-                rest = rest[self._file.write(rest) :]
+            DISK.write(self._descriptor, line.encode("utf-8", "surrogateescape") + b"\n")
 
     def close(self) -> None:
         """Make the file durable and close it."""
         with _as_storage_error(self.path):
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                DISK.fsync(self._descriptor)
+            finally:
+                DISK.close(self._descriptor)
+
+    def is_at_its_path(self) -> bool:
+        """Tell whether the open file still has its name: a folder may vanish and come back."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
+def locked(folder: Path, name: str) -> Iterator[bool]:
     """Hold the one lock of the run `name` in `folder`; its text only informs.
 
     `lockf` belongs to the process: a dead one's lock is gone, and no child inherits it.
 
+    Yields:
+        False where the file system has no locks; the run goes on without.
     Raises:
         Locked: another process holds it.
     """
@@ -129,6 +288,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     with _as_storage_error(path):
         file = path.open("a+b", buffering=0)
     with file:
+        held = True
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -139,11 +299,33 @@ def locked(folder: Path, name: str) -> Iterator[None]:
                     "one run per name and folder",
                     "wait for it, stop it, or set another backup= in the data file",
                 ) from None
-            # No locking on this file system: go on, as without a lock.
+            held = False
         with suppress(OSError):  # the text only informs; a full disk is met soon enough
             file.truncate(0)
             file.write(f"process {os.getpid()}\n".encode())
-        yield
+        yield held
+
+
+def missing_guarantees(folder: Path, name: str) -> list[str]:
+    """Return what the file system of `folder` cannot do, a sentence each.
+
+    Drive mounts and some network file systems lack one or another; the files are written as
+    well as can be.
+    """
+    missing = []
+    try:
+        DISK.fsync_folder(folder)
+    except OSError as error:
+        if error.errno in NO_FOLDER_SYNC:
+            missing.append("cannot make names durable, so a power cut may undo the newest saves")
+    probe = folder / f"{name}.backup{TEMPORARY}"
+    try:
+        DISK.link(folder / f"{name}.lock", probe)
+        DISK.unlink(probe)
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            missing.append("has no hard links, so only one generation stands during a save")
+    return missing
 
 
 def _text(file: IO[bytes]) -> str:
