@@ -56,6 +56,8 @@ class Command:
 
 
 SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
+THREADS = Flag(int, "compute threads, part of the run (default: all)", "N")
+WORKERS = Flag(int, "loading threads (default 2); changes no number", "N")
 DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
 GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
 NOGPU = Flag(bool, "use the CPU even where there is a GPU")
@@ -73,8 +75,11 @@ COMMANDS = (
             "-allow-change": Flag(bool, "go on although settings differ from the checkpoint's"),
             "-exact": Flag(bool, "refuse to go on where the same bits cannot be promised"),
             "-seed": SEED,
-            "-threads": Flag(int, "compute threads, part of the run (default: all)", "N"),
-            "-workers": Flag(int, "loading threads (default 2); changes no number", "N"),
+            "-threads": THREADS,
+            "-workers": WORKERS,
+            "-tensor_digests": Flag(
+                str, "add a line per iteration with the digest of every tensor", "FILE"
+            ),
             "-dont_show": DONT_SHOW,
             "-i": GPU,
             "-nogpu": NOGPU,
@@ -108,7 +113,8 @@ COMMANDS = (
         "compare",
         ("A", "B", "[CFG]"),
         "Compare two weights files or checkpoints and name the first tensor that differs; "
-        "between plain files that takes the CFG. Exit status 0: same; 1: different; 2: trouble.",
+        "between plain files that takes the CFG. Of two files of -tensor_digests, name the first "
+        "iteration too. Exit status 0: same; 1: different; 2: trouble.",
         "relume compare backup/yolov3_last.weights other/yolov3_last.weights",
         "relume.commands.files:compare",
     ),

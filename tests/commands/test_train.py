@@ -9,6 +9,7 @@ import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.state import TrainState
+from relume.checkpoint.tensor_digests import digests_of, read_digest_file
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
 
@@ -204,6 +205,26 @@ def test_the_log_keeps_lines_remarks_and_errors(run: Path) -> None:
     assert log[0].startswith("error: backup/net_last.weights: this run was begun with other")
     assert [line.split(":")[0] for line in log if " avg loss" in line] == [" 3", " 4"]
     assert log[-1] == "finished: backup/net_final.weights"
+
+
+def test_tensor_digests_name_every_tensor_of_every_iteration_and_change_nothing(
+    run: Path, undisturbed: dict[str, bytes]
+) -> None:
+    stopped_after(run, 2)
+    ended = train("-tensor_digests", "digests.jsonl")
+    file = read_digest_file(Path("digests.jsonl"))
+
+    assert ended.status == 0
+    assert promised_files(run) == undisturbed
+    assert (sorted(file.offsets), file.starts) == ([2, 3, 4], (2,))
+    assert file.tensors(4) == digests_of(last(run))
+
+
+def test_tensor_digests_that_cannot_be_written_are_an_error_before_training(run: Path) -> None:
+    ended = train("-tensor_digests", "no/digests.jsonl")
+
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error.startswith("no/digests.jsonl: cannot be written (No such file or directory)")
 
 
 def test_both_charts_are_the_same_picture(run: Path) -> None:

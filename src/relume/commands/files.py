@@ -11,6 +11,8 @@ import numpy as np
 from relume.checkpoint import container, storage
 from relume.checkpoint.keeper import claimed_iteration, newest_good, run_files
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
+from relume.checkpoint.tensor_digests import first_difference as first_difference_of_digests
+from relume.checkpoint.tensor_digests import is_digest_file, read_digest_file
 from relume.errors import CheckpointError, Damaged, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
@@ -47,8 +49,14 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 
 def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
-    """Compare two files; tell the first tensor, index and both values that differ."""
+    """Compare two files; tell the first tensor, index and both values that differ.
+
+    Of two files of tensor digests: the first iteration and tensor.
+    """
     paths = arguments[:2]
+    hold_digests = [_holds_digests(path) for path in paths]
+    if any(hold_digests):
+        return _compare_digests(Path(paths[0]), Path(paths[1]), screen)
     one, other = (_read(path) for path in paths)
     if one == other:
         screen.line(f"same: {len(one):,} bytes")
@@ -142,6 +150,33 @@ def _is_newer(path: Path, state: TrainState) -> bool:
             return parse_header(file.read(20), str(path)).seen > state.progress.seen
     except WeightsError:
         return True  # damaged: out of the way with it
+
+
+def _holds_digests(path: str) -> bool:
+    try:
+        return is_digest_file(Path(path))
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+
+
+def _compare_digests(one: Path, other: Path, screen: Screen) -> int:
+    """Compare two files of -tensor_digests in the iterations that both hold."""
+    files = [read_digest_file(path) for path in (one, other)]
+    shared = sorted(files[0].offsets.keys() & files[1].offsets.keys())
+    if not shared:
+        raise WeightsError(other, f"holds no iteration that {one} holds", "two parts of one run")
+    found = [f"{file.path}, computed twice: {file.repeated}" for file in files if file.repeated]
+    if difference := first_difference_of_digests(*files):
+        found.insert(0, str(difference))
+    for text in found:
+        screen.line(f"different: {text}")
+    said = f"{len(shared)} states, iterations {shared[0]} to {shared[-1]}"
+    if not found:
+        screen.line(f"same: the tensors of {said}")
+    for file in files:
+        if rest := len(file.offsets.keys() - set(shared)):
+            screen.line(f"not compared: {rest} states that only {file.path} holds")
+    return DIFFERENT if found else SAME
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from relume.checkpoint import storage
 from relume.checkpoint.keeper import Keeper, remove_temporaries
 from relume.checkpoint.state import Mark, TrainState
+from relume.checkpoint.tensor_digests import TensorDigests
 from relume.errors import OtherEnvironment, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, RunSpec, read_spec
@@ -58,7 +59,8 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
             start = _in_this_environment(start, device, bool(flags.get("-exact")), say)
             threads = int(start.environment["threads"])
             say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
-            return _run(spec, start, stop, device, screen, note, say)
+            with _tensor_digests(flags, start, say) as digests:
+                return _run(spec, start, stop, device, screen, note, say, digests)
 
 
 def _start_flags(arguments: list[str], flags: Mapping[str, Value]) -> StartFlags:
@@ -90,6 +92,7 @@ def _run(
     screen: Screen,
     note: Note,
     say: Note,
+    digests: TensorDigests | None,
 ) -> int:
     folder, name = spec.operation.backup, spec.operation.name
     total = spec.recipe.cfg.net.max_batches
@@ -104,6 +107,8 @@ def _run(
     def watch(state: TrainState, report: Report) -> None:
         average = state.progress.average_loss or 0.0
         batch = spec.recipe.cfg.net.batch
+        if digests is not None:
+            digests.append(state)
         try:
             note(progress.iteration(state.iteration, report.loss, average, report.rate, batch))
             if state.iteration % CHART_EVERY == 0:
@@ -195,6 +200,19 @@ def _log(path: Path) -> Iterator[Note]:
     finally:
         with suppress(StorageError):
             file.close()
+
+
+@contextmanager
+def _tensor_digests(
+    flags: Mapping[str, Value], start: TrainState, say: Note
+) -> Iterator[TensorDigests | None]:
+    """Give the file that -tensor_digests asks for, with a line for the state of this start."""
+    if "-tensor_digests" not in flags:
+        yield None
+        return
+    with closing(TensorDigests(Path(str(flags["-tensor_digests"])), say)) as digests:
+        digests.append(start, start=True)
+        yield digests
 
 
 @contextmanager

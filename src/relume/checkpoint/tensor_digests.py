@@ -1,0 +1,214 @@
+"""A side file with the digest of every tensor after every iteration: it shows where two runs part.
+
+A line of JSON per iteration, and one for the state of every start; only written when asked for.
+
+    {"iteration":8,"tensors":{"momentum/0.biases":"<32 hex digits>", ...}}
+    {"iteration":6,"start":true,"tensors":{...}}
+
+After a restart the file may hold an iteration twice; the later line counts. That the two differ
+is a finding: the same iteration, computed twice, gave two results. A line that a kill cut is
+skipped; the start behind it begins a new one.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from relume.checkpoint import storage
+from relume.checkpoint.state import Array, TrainState, as_stored, named_arrays
+from relume.errors import StorageError, WeightsError
+
+BEGINNING = b'{"iteration":'
+"""How every line begins; no weights file does."""
+PARTIAL = "partial"
+"""The group of a state inside an iteration; what it holds belongs to the iteration after."""
+
+Tensors = Mapping[str, str]
+"""Group/name of a tensor -> digest of its type, shape and bytes."""
+
+
+class TensorDigests:
+    """The file of one run, open for appending."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """Open the file; a line that a kill cut is ended.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._warn = warn
+        self._paused = False
+        self._file = storage.AppendFile(path)
+        if _is_cut(path):
+            self._file.append("")
+
+    def append(self, state: TrainState, start: bool = False) -> None:
+        """Add the line of a state; if the disk refuses, say so once and train on."""
+        if self._paused:
+            return
+        line: dict[str, Any] = {"iteration": state.iteration}
+        if start:
+            line["start"] = True
+        line["tensors"] = digests_of(state)
+        try:
+            self._file.append(json.dumps(line, separators=(",", ":")))
+        except StorageError as error:
+            self._paused = True
+            self._warn(f"the tensor digests end here, training goes on: {error}")
+
+    def close(self) -> None:
+        """Make the file durable and close it."""
+        try:
+            self._file.close()
+        except StorageError as error:
+            self._warn(f"the tensor digests may be incomplete: {error}")
+
+
+def digests_of(state: TrainState) -> dict[str, str]:
+    """Return the digest of every tensor of a state."""
+    groups = {name: arrays for name, arrays in state.groups.items() if name != PARTIAL}
+    arrays = named_arrays({"weights": state.weights, **groups})
+    return {name: _digest(array) for name, array in arrays}
+
+
+def _digest(array: Array) -> str:
+    canonical = as_stored(array)
+    hasher = xxhash.xxh3_128(f"{canonical.dtype.str} {array.shape}\n".encode())
+    hasher.update(canonical.data)
+    return hasher.hexdigest()
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether a file ends inside a line."""
+    if not path.is_file() or path.stat().st_size == 0:  # a device has no end
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two runs, or two computations of one iteration, part."""
+
+    iteration: int
+    tensor: str
+    """The first that differs: by group, then by layer."""
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class DigestFile:
+    """Where the lines of a file are; the digests themselves stay on the disk."""
+
+    path: Path
+    offsets: Mapping[int, int]
+    """Of the last line of every iteration."""
+    starts: tuple[int, ...]
+    """Iterations done at every start."""
+    repeated: Difference | None
+    """The first iteration that gave another result when it was computed again."""
+
+    def tensors(self, iteration: int) -> Tensors:
+        """Return the digests after an iteration."""
+        return _tensors_at(self.path, self.offsets[iteration])
+
+
+def is_digest_file(path: Path) -> bool:
+    """Tell whether a file holds tensor digests.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING
+
+
+def read_digest_file(path: Path) -> DigestFile:
+    """Read through a file once; 100 bytes of memory per iteration.
+
+    Raises:
+        WeightsError: it holds no line of digests.
+        OSError: it cannot be read.
+    """
+    offsets: dict[int, int] = {}
+    contents: dict[int, str] = {}
+    starts: list[int] = []
+    again: list[tuple[int, int, int]] = []
+    for offset, line in _lines(path):
+        iteration = int(line["iteration"])
+        content = xxhash.xxh3_64_hexdigest(json.dumps(line["tensors"], sort_keys=True).encode())
+        if contents.get(iteration, content) != content:
+            again.append((iteration, offsets[iteration], offset))
+        offsets[iteration], contents[iteration] = offset, content
+        if line.get("start"):
+            starts.append(iteration)
+    if not offsets:
+        raise WeightsError(path, "holds no tensor digests", "a file of -tensor_digests")
+    repeated = None
+    if again:
+        iteration, before, after = min(again)
+        both = _tensors_at(path, before), _tensors_at(path, after)
+        repeated = _difference(iteration, *both, ("the first time", "the second time"))
+    return DigestFile(path, offsets, tuple(starts), repeated)
+
+
+def first_difference(one: DigestFile, other: DigestFile) -> Difference | None:
+    """Return the first iteration, of those in both files, after which a tensor differs."""
+    for iteration in sorted(one.offsets.keys() & other.offsets.keys()):
+        both = one.tensors(iteration), other.tensors(iteration)
+        if both[0] != both[1]:
+            return _difference(iteration, *both, (f"in {one.path}", f"in {other.path}"))
+    return None
+
+
+def _difference(
+    iteration: int, left: Tensors, right: Tensors, names: tuple[str, str]
+) -> Difference:
+    every = sorted(left.keys() | right.keys(), key=_by_group_and_layer)
+    differing = [name for name in every if left.get(name) != right.get(name)]
+    first = differing[0]
+    of_all = Counter(name.partition("/")[0] for name in every)
+    groups = Counter(name.partition("/")[0] for name in differing)
+    counts = ", ".join(f"{group} {count} of {of_all[group]}" for group, count in groups.items())
+    if first in left and first in right:
+        text = f"{first} is the first tensor that differs ({counts})"
+    else:
+        text = f"{first} is there only {names[0] if first in left else names[1]}"
+    return Difference(iteration, first, f"iteration {iteration}: {text}")
+
+
+def _by_group_and_layer(name: str) -> list[str | int]:
+    # re.split puts text at even places and numbers at odd ones, so like meets like.
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _tensors_at(path: Path, offset: int) -> Tensors:
+    with path.open("rb") as file:
+        file.seek(offset)
+        tensors: Tensors = json.loads(file.readline())["tensors"]
+    return tensors
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield offset and contents of every whole line."""
+    with path.open("rb") as file:
+        offset = 0
+        for raw in file:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                line = None
+            if isinstance(line, dict) and line.keys() >= {"iteration", "tensors"}:
+                yield offset, line
+            offset += len(raw)
