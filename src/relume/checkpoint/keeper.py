@@ -206,37 +206,60 @@ def iteration_in_name(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
-    """Return the newest intact checkpoint of the run, and the damaged files met on the way.
+@dataclass(frozen=True)
+class Candidates:
+    """The files that a start looks at, by what they say about themselves."""
+
+    ordered: tuple[Path, ...]
+    """Checkpoints, the one that claims to be newest first; at equal claims `_last` first."""
+    last: Path
+    """NAME_last.weights."""
+    unreadable: tuple[Rejected, ...]
+    """Files that cannot be read, or are not even weights files."""
+    foreign_last: tuple[Rejected, ...]
+    """A `_last` without state. Beside a good checkpoint it is foreign, or damaged at both ends."""
+
+
+def candidates(folder: Path, name: str) -> Candidates:
+    """Return what a start would look at, without verifying anything.
 
     Plain weights files (`_best`, `_final`, Darknet's own) hold no state and do not count.
-    `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
     """
-    rejected: list[Rejected] = []
-    plain_last: list[Rejected] = []
-    candidates = []
+    last = folder / f"{name}_last.weights"
+    unreadable: list[Rejected] = []
+    foreign_last: list[Rejected] = []
+    claims = []
     for path in run_files(folder, name):
         try:
             iteration = claimed_iteration(path)
         except (RelumeError, OSError) as error:
-            rejected.append(Rejected(path, str(error)))
+            unreadable.append(Rejected(path, str(error)))
             continue
-        is_last = path.name == f"{name}_last.weights"
         if iteration is not None:
-            candidates.append((iteration, is_last, path))
-        elif is_last:
-            plain_last.append(Rejected(path, f"{path}: holds no training state"))
+            claims.append((iteration, path == last, path))
+        elif path == last:
+            foreign_last.append(Rejected(path, f"{path}: holds no training state"))
+    ordered = tuple(path for _, _, path in sorted(claims, reverse=True))
+    return Candidates(ordered, last, tuple(unreadable), tuple(foreign_last))
+
+
+def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
+    """Return the newest intact checkpoint of the run, and the damaged files met on the way.
+
+    `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
+    """
+    files = candidates(folder, name)
+    rejected = list(files.unreadable)
     newest = None
-    for _, is_last, path in sorted(candidates, reverse=True):
-        if newest is not None and not is_last:
+    for path in files.ordered:
+        if newest is not None and path != files.last:
             continue
         try:
             state = container.unpack(path.read_bytes(), path)
             newest = newest or Found(path, state)
         except (CheckpointError, OSError) as error:
             rejected.append(Rejected(path, str(error)))
-    # Beside checkpoints of ours a `_last` without state is foreign, or damaged at both ends.
-    return newest, rejected + plain_last if newest else rejected
+    return newest, rejected + list(files.foreign_last) if newest else rejected
 
 
 def claimed_iteration(path: Path) -> int | None:
