@@ -54,7 +54,7 @@ def test_the_examples_are_command_lines_that_the_grammar_takes() -> None:
 
         assert program == "relume"
         assert found is command
-        assert command.needed <= len(arguments) <= len(command.arguments)
+        assert command.takes(len(arguments))
         assert given.keys() <= command.flags.keys()
 
 

@@ -42,7 +42,7 @@ class Command:
 
     words: str
     arguments: tuple[str, ...]
-    """Names; one in brackets may be left out."""
+    """Names; one in brackets may be left out, one that ends in dots repeated."""
     text: str
     example: str
     function: str
@@ -53,6 +53,11 @@ class Command:
     def needed(self) -> int:
         """Arguments that must be given."""
         return sum(not name.startswith("[") for name in self.arguments)
+
+    def takes(self, count: int) -> bool:
+        """Tell whether so many arguments fit."""
+        endless = any("..." in name for name in self.arguments)
+        return self.needed <= count and (endless or count <= len(self.arguments))
 
 
 SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
@@ -124,6 +129,15 @@ COMMANDS = (
         "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
         "relume inspect backup/yolov3_last.weights",
         "relume.commands.files:inspect",
+    ),
+    Command(
+        "verify",
+        ("FILE|FOLDER", "[...]"),
+        "Check every byte of checkpoints; of a folder, say which one a start would take. Exit "
+        "status 0: all intact; 1: some damaged, but a good one is there; 2: nothing usable.",
+        "relume verify backup",
+        "relume.commands.verify:verify",
+        {"-json": Flag(bool, "print the findings as JSON")},
     ),
     Command(
         "reset",
@@ -198,7 +212,7 @@ def run(words: list[str], screen: Screen) -> int:
                 _one_of(command.flags) if command.flags else "no flag",
                 _see(command),
             )
-    if not command.needed <= len(arguments) <= len(command.arguments):
+    if not command.takes(len(arguments)):
         raise UsageError(
             f"relume {command.words}",
             f"{len(arguments)} argument{'s' * (len(arguments) != 1)}",

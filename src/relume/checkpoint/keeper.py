@@ -190,10 +190,18 @@ def run_files(folder: Path, name: str) -> list[Path]:
 
 def remove_temporaries(folder: Path, name: str) -> None:
     """Delete what interrupted writes of this run left behind."""
+    for path in temporaries(folder, name):
+        storage.remove(path)
+
+
+def temporaries(folder: Path, name: str) -> list[Path]:
+    """Return the files that interrupted writes of this run left behind, sorted by name."""
     others = {f"{name}.journal.jsonl", f"chart_{name}.png", "chart.png"}
-    for path in folder.glob(f"*{storage.TEMPORARY}"):
-        if path.stem in others or _pattern(name).fullmatch(path.stem):
-            storage.remove(path)
+    return sorted(
+        path
+        for path in folder.glob(f"*{storage.TEMPORARY}")
+        if path.stem in others or _pattern(name).fullmatch(path.stem)
+    )
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -280,6 +288,20 @@ def claimed_iteration(path: Path) -> int | None:
             return int(container.read_manifest_of(file)["iteration"])
         except Exception:  # a damaged archive can fail in any way
             return sys.maxsize
+
+
+def run_of(path: Path) -> str | None:
+    """Return NAME of a checkpoint's file name; None: no checkpoint is called like that."""
+    longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run
+    if (path.parent / f"{longer}_last.weights").exists():
+        return longer
+    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
+    return match and match[1]
+
+
+def run_names(folder: Path) -> list[str]:
+    """Return the names of the runs that have a file in `folder` called like a checkpoint."""
+    return sorted({name for path in folder.iterdir() if (name := run_of(path))})
 
 
 def other_run(folder: Path, name: str) -> str | None:

@@ -1,6 +1,5 @@
 """Commands on weights files and on the files of a run: partial, compare, inspect, reset, rewind."""
 
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import claimed_iteration, newest_good, run_files
+from relume.checkpoint.keeper import claimed_iteration, newest_good, run_files, run_of
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import first_difference as first_difference_of_digests
 from relume.checkpoint.tensor_digests import is_digest_file, read_digest_file
@@ -108,7 +107,7 @@ def reset(arguments: list[str], flags: Values, screen: Screen) -> int:
 def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Make an older checkpoint the newest of its run."""
     path = Path(arguments[0])
-    folder, name = path.parent, _run_of(path)
+    folder, name = path.parent, run_of(path)
     if name is None:
         raise UsageError(path, "not a checkpoint's name", "NAME_ITER.weights or NAME.backup")
     if folder.parent.name == f"{name}.aside":
@@ -130,15 +129,6 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
         storage.write_durably(folder / f"{name}_last.weights", data)
     screen.line(f"the run '{name}' goes on from iteration {state.iteration}")
     return 0
-
-
-def _run_of(path: Path) -> str | None:
-    """Return NAME of a checkpoint's file name."""
-    longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run
-    if (path.parent / f"{longer}_last.weights").exists():
-        return longer
-    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
-    return match and match[1]
 
 
 def _is_newer(path: Path, state: TrainState) -> bool:
@@ -249,7 +239,7 @@ def _difference_of_floats(one: _File, other: _File) -> str | None:
 
 def _with_good_one(error: Damaged, path: Path) -> Damaged:
     """Add to the message where an intact checkpoint of the same run lies."""
-    name = _run_of(path)
+    name = run_of(path)
     found, _ = newest_good(path.parent, name) if name else (None, [])
     if found is None:
         return error
