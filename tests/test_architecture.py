@@ -194,6 +194,8 @@ def _writes(call: ast.Call) -> bool:
     last = name.rpartition(".")[2]
     owner = name.rpartition(".")[0]
     if last in {"open", "fdopen"}:
+        if owner == "archive":
+            return False  # a ZIP file in memory
         behind_the_path = call.args if owner else call.args[1:]
         constants = [a.value for a in behind_the_path if isinstance(a, ast.Constant)]
         constants += [k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)]

@@ -4,6 +4,7 @@
 the first iteration. A test proves that nothing in Operation changes a bit.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,10 @@ class Operation:
     savelast: int | None = None
     """Iterations between two saves; None: as often as costs at most 1 % of the time."""
     saveweights: int = 1000
+    keepstate: int | None = None
+    """Milestones that keep their training state, the newest ones; None: all."""
+    savebudget_gb: float = 100.0
+    """Gigabytes written a day, where savelast is auto."""
     workers: int = 2
     read_ahead: int = 3
     """Mini-batches that may lie ready before they are needed."""
@@ -177,10 +182,15 @@ def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
     saveweights = data_file.integer("saveweights", standard)
     auto = data_file.text("savelast", AUTO) == AUTO
     savelast = None if auto else data_file.integer("savelast", 1)
-    for key, value in (("saveweights", saveweights), ("savelast", savelast)):
+    keepstate = data_file.integer("keepstate", 1) if "keepstate" in data_file.values else None
+    for key, value, unit in (
+        ("saveweights", saveweights, "iterations"),
+        ("savelast", savelast, "iterations"),
+        ("keepstate", keepstate, "milestones"),
+    ):
         if value is not None and value < 1:
             place = f"{data_file.path}:{data_file.lines[key]}"
-            raise DataFileError(place, f"{key}={value}", "a number of iterations, 1 or more")
+            raise DataFileError(place, f"{key}={value}", f"a number of {unit}, 1 or more")
     workers = 2 if flags.workers is None else flags.workers
     if workers < 0:
         raise UsageError("-workers", f"{workers}", "0 or more")
@@ -189,8 +199,22 @@ def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         name=run_name(cfg.path),
         savelast=savelast,
         saveweights=saveweights,
+        keepstate=keepstate,
+        savebudget_gb=_savebudget_gb(data_file),
         workers=workers,
     )
+
+
+def _savebudget_gb(data_file: DataFile) -> float:
+    text = data_file.text("savebudget", "100")
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < math.inf:
+        place = f"{data_file.path}:{data_file.lines['savebudget']}"
+        raise DataFileError(place, f"savebudget={text}", "gigabytes a day, more than 0")
+    return gigabytes
 
 
 def _check_classes(data_file: DataFile, cfg: Cfg) -> None:

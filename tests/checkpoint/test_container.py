@@ -10,13 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from relume.checkpoint import container
-from relume.checkpoint.container import holds_state, pack, plain, read_manifest, unpack
+from relume.checkpoint.container import (
+    holds_state,
+    pack,
+    plain,
+    read_manifest,
+    tensor_parts,
+    unpack,
+)
 from relume.checkpoint.state import Array, Mark, TrainState
 from relume.errors import Damaged, RelumeError
 from relume.formats.cfg import parse_cfg
@@ -97,6 +105,33 @@ def test_any_state_comes_back_as_it_was(
         assert found.shape == array.shape
         assert found.dtype == array.dtype.newbyteorder("=")
         assert found.tobytes() == array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(group=st.dictionaries(NAMES, TENSORS, max_size=5))
+def test_tensors_are_written_as_safetensors_writes_them(group: dict[str, Array]) -> None:
+    little = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in group.items()}
+
+    assert b"".join(tensor_parts(group)) == safetensors.numpy.save(little)
+
+
+def test_a_checkpoint_is_made_without_copying_its_arrays() -> None:
+    state = tiny_state()
+    parts = [np.frombuffer(part, np.uint8) for part in container.packed_parts(state)]
+
+    for array in (*state.weights.values(), *state.groups["momentum"].values()):
+        assert any(np.shares_memory(array, part) for part in parts)
+
+
+def test_the_plain_file_in_a_checkpoint_is_found_without_reading_the_rest(packed: bytes) -> None:
+    assert container.plain_from(io.BytesIO(packed), "x") == plain(tiny_state())
+    for place in (3, 500, 1000):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1
+        with pytest.raises(Damaged, match="damaged in the Darknet part"):
+            container.plain_from(io.BytesIO(damaged), "x")
+    with pytest.raises(Damaged, match="cannot be read"):
+        container.plain_from(io.BytesIO(packed[:-100]), "x")
 
 
 def test_equal_states_give_equal_bytes_whatever_the_order_of_their_parts(packed: bytes) -> None:

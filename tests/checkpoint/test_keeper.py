@@ -3,22 +3,25 @@
 import errno
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from relume.checkpoint import container
+from relume.checkpoint import container, storage
 from relume.checkpoint.container import Buffer, plain
 from relume.checkpoint.keeper import (
     Keeper,
     claimed_iteration,
+    claimed_position,
     iteration_in_name,
     newest_good,
     other_run,
-    pause_after,
     remove_temporaries,
     run_files,
 )
+from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
 from relume.errors import StorageError
 from tests.checkpoint.faults import strike
@@ -378,13 +381,57 @@ def test_without_a_savelast_a_save_under_way_is_not_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("cost_s", "size_bytes", "pause_s"),
-    [(0.1, 1_000, 10.0), (0.001, 1_000_000_000, 600.0), (0.01, 10_000_000, 8.64), (60, 1, 600.0)],
+    ("cost_s", "size_bytes", "savebudget_gb", "pause_s"),
+    [
+        (0.1, 1_000, 100, 10.0),
+        (0.001, 1_000_000_000, 100, 600.0),
+        (0.01, 10_000_000, 100, 8.64),
+        (0.01, 10_000_000, 50, 17.28),
+        (60, 1, 100, 600.0),
+    ],
 )
 def test_the_pause_keeps_both_budgets_and_ten_minutes(
-    cost_s: float, size_bytes: int, pause_s: float
+    cost_s: float, size_bytes: int, savebudget_gb: float, pause_s: float
 ) -> None:
-    assert pause_after(cost_s, size_bytes) == pytest.approx(pause_s)  # float division
+    # Approximately, for the float division.
+    assert pause_after(cost_s, size_bytes, savebudget_gb) == pytest.approx(pause_s)
+
+
+def test_iterations_that_a_save_makes_longer_count_as_its_cost() -> None:
+    pace = Pace()
+    at = 0.0
+    for duration, saving in ((1, False), (1, False), (1, False), (4, True), (2, True)):
+        at += duration
+        pace.note(at, saving)
+
+    assert pace.taken_slowdown_s() == 4.0  # the first note only starts the clock
+    assert pace.taken_slowdown_s() == 0.0
+
+
+def test_a_disk_that_stalls_makes_saves_rarer_and_training_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    held_up = threading.Event()
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: now)
+    whole = storage.write_durably
+
+    def stalling(path: Path, *parts: Buffer, previous: Path | None = None) -> None:
+        assert held_up.wait(10)
+        whole(path, *parts, previous=previous)
+
+    monkeypatch.setattr(storage, "write_durably", stalling)
+    for state in STATES[1:4]:  # a second each, none of which waits for a save
+        now += 1
+        keeper.offer(state) if state is STATES[3] else keeper._pace.note(now, saving=False)
+    now += 5  # the iteration beside the save takes five seconds, since its pictures do not come
+    keeper.offer(STATES[4])
+    held_up.set()
+    keeper._wait()
+
+    # Four seconds more than usual: the next save is due 400 s later.
+    assert keeper._save_from == now + 400
+    assert held(tmp_path) == {"net_last.weights": 3}
 
 
 def test_a_milestone_the_disk_refused_is_written_before_the_next_save(
@@ -415,3 +462,87 @@ def test_a_refused_save_counts_towards_the_pause_too(
 
     assert held(tmp_path) == {}
     assert len(said) == 1
+
+
+def test_a_state_kept_for_a_milestone_is_not_overwritten_by_the_next_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, saveweights=2, warn=said.append)
+
+    with monkeypatch.context() as patch:
+        strike(patch, 1, errno.ENOSPC, lasting=True)
+        offer_all(keeper, STATES[1:6])
+    offer_all(keeper, STATES[6:7])
+
+    expected = {"net_2.weights": 2, "net_4.weights": 4, "net_6.weights": 6, "net_6.backup": 6}
+    assert held(tmp_path) == {**expected, "net_last.weights": 6}
+    assert len(said) == 2
+
+
+def test_older_milestones_become_plain_where_keepstate_says_so(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path, saveweights=1)
+    keeper.keepstate = 2
+    offer_all(keeper, STATES[1:6])
+
+    expected: dict[str, int | str] = {f"net_{i}.weights": f"plain {i}" for i in (1, 2, 3)}
+    expected |= {"net_4.weights": 4, "net_5.weights": 5, "net_5.backup": 5}
+    assert held(tmp_path) == {**expected, "net_last.weights": 5, "net.backup": 4}
+
+
+def test_a_thinning_that_a_kill_left_undone_is_done_at_the_next_stop(tmp_path: Path) -> None:
+    offer_all(keeper_in(tmp_path, saveweights=1), STATES[1:5])
+    keeper = keeper_in(tmp_path, saveweights=1)
+    keeper.keepstate = 1
+
+    keeper.stop(STATES[4])
+
+    expected = {"net_1.weights": "plain 1", "net_2.weights": "plain 2", "net_3.weights": "plain 3"}
+    rest = {"net_4.weights": 4, "net_4.backup": 4, "net_last.weights": 4, "net.backup": 3}
+    assert held(tmp_path) == {**expected, **rest}
+
+
+def test_a_damaged_milestone_is_left_for_a_person_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, saveweights=1, warn=said.append)
+    keeper.keepstate = 1
+    offer_all(keeper, STATES[1:2])
+    data = bytearray(PACKED[1])
+    data[500] ^= 1
+    (tmp_path / "net_1.weights").write_bytes(data)
+    offer_all(keeper, STATES[2:3])
+
+    assert (tmp_path / "net_1.weights").read_bytes() == data
+    assert said == [
+        f"keepstate: left as it is: {tmp_path / 'net_1.weights'}: damaged in the Darknet part; "
+        "an intact file"
+    ]
+
+
+def test_how_far_a_power_cut_would_throw_the_run_back_is_known(tmp_path: Path) -> None:
+    now = 100.0
+    keeper = Keeper(tmp_path, "net", 3, 1000, pytest.fail, clock=lambda: now)
+    assert keeper.unsaved(2) == (2, 0.0)
+    for state in STATES[3:6]:
+        now += 10
+        offer_all(keeper, [state])
+
+    assert keeper.unsaved(5) == (2, 20.0)
+    keeper.stop(STATES[5])
+    assert keeper.unsaved(5) == (0, 0.0)
+
+
+def test_a_state_inside_an_iteration_is_newer_than_the_one_at_its_beginning(
+    tmp_path: Path,
+) -> None:
+    inside = replace(
+        STATES[3],
+        groups={**STATES[3].groups, "partial": {"subdivisions": np.array([1], np.uint32)}},
+    )
+    write(tmp_path, {"net_last.weights": PACKED[3], "net.backup": container.pack(inside)})
+
+    found, _ = newest_good(tmp_path, "net")
+
+    assert found is not None
+    assert (found.path.name, found.state.subdivision) == ("net.backup", 1)
+    assert claimed_position(tmp_path / "net.backup") == (3, 1)

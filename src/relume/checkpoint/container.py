@@ -3,12 +3,16 @@
 The format is written down in docs/checkpoint-format.md. The archive's entries are stored, its
 offsets count from the start of the file, its comment holds XXH3-128 of every byte before the
 32 digits of that digest. Nothing in it runs code when read.
+
+A file is made as a list of parts that share the memory of the state's arrays: nothing of the
+size of a network is copied on the way to the disk.
 """
 
 import io
 import json
+import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import IO, Any
@@ -19,6 +23,7 @@ import xxhash
 
 from relume.checkpoint.state import (
     RECORD,
+    Array,
     Arrays,
     History,
     Mark,
@@ -42,8 +47,26 @@ FORMAT = 1
 COMMENT = b"relume/1 xxh3-128 "
 DIGEST_BYTES = 32
 MANIFEST = "manifest.json"
+PLAIN_REVISION = 5
 
 Buffer = bytes | memoryview
+Parts = Sequence[Buffer]
+
+TENSOR_TYPES = {
+    "<u8": "U64",
+    "<i8": "I64",
+    "<f8": "F64",
+    "<f4": "F32",
+    "<u4": "U32",
+    "<i4": "I32",
+    "<f2": "F16",
+    "<u2": "U16",
+    "<i2": "I16",
+    "|i1": "I8",
+    "|u1": "U8",
+    "|b1": "BOOL",
+}
+"""NumPy's types and those of safetensors, in the order in which that puts tensors into a file."""
 
 
 def pack(state: TrainState) -> bytes:
@@ -63,13 +86,19 @@ def packed_parts(state: TrainState) -> list[Buffer]:
         "state": state.digest().hex(),
         "environment": dict(state.environment),
         "darknet": _seal(*darknet),
-        "entries": {name: _seal(data) for name, data in entries.items()},
+        "entries": {name: _seal(*parts) for name, parts in entries.items()},
     }
+    if state.subdivision:
+        manifest["subdivision"] = state.subdivision
     out = _Parts(darknet)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         archive.comment = COMMENT + b"0" * DIGEST_BYTES
-        for name, data in {MANIFEST: _json(manifest), **entries}.items():
-            archive.writestr(_entry_info(name), data)
+        for name, parts in {MANIFEST: [_json(manifest)], **entries}.items():
+            info = _entry_info(name)
+            info.file_size = sum(map(len, parts))
+            with archive.open(info, "w") as entry:
+                for part in parts:
+                    entry.write(part)
     *before, end = out.parts
     before.append(end[:-DIGEST_BYTES])
     return [*before, _digest(*before).encode()]
@@ -112,7 +141,7 @@ class _Parts:
         """Nothing waits."""
 
 
-def darknet_parts(state: TrainState, revision: int = 5) -> list[Buffer]:
+def darknet_parts(state: TrainState, revision: int = PLAIN_REVISION) -> list[Buffer]:
     """Return the state's weights as Darknet's file, in parts; revision 5 is that of a plain one."""
     specs = layout(_cfg(state.recipe.cfg_text))
     shapes = {name: array.shape for name, array in state.weights.items()}
@@ -120,13 +149,32 @@ def darknet_parts(state: TrainState, revision: int = 5) -> list[Buffer]:
         raise ValueError("the weights do not fit the cfg in the recipe")
     parts: list[Buffer] = [format_header(state.progress.seen, revision)]
     for spec in specs:
-        parts.append(as_stored(state.weights[spec.name]).reshape(-1).view(np.uint8).data)
+        parts.append(_bytes_of(state.weights[spec.name]))
     return parts
 
 
 def plain(state: TrainState) -> bytes:
     """Return the plain Darknet weights file of a state."""
     return b"".join(darknet_parts(state))
+
+
+def plain_from(file: IO[bytes], place: object) -> bytes:
+    """Return the plain weights file that a checkpoint begins with; only that much is read.
+
+    Raises:
+        Damaged: its Darknet part differs from what the manifest says of it.
+    """
+    try:
+        seal = read_manifest_of(file)["darknet"]
+        file.seek(0)
+        data = bytearray(file.read(seal["bytes"]))
+    except Exception as error:  # a damaged archive can fail in any way
+        raise Damaged(place, f"cannot be read ({error})", "a checkpoint") from error
+    if _seal(memoryview(data)) != seal:
+        raise Damaged(place, "damaged in the Darknet part", "an intact file")
+    header = parse_header(data, str(place))
+    data[: header.size_bytes] = format_header(header.seen, PLAIN_REVISION)
+    return bytes(data)
 
 
 def unpack(data: Buffer, place: object) -> TrainState:
@@ -181,21 +229,21 @@ def read_manifest_of(file: IO[bytes]) -> dict[str, Any]:
     return manifest
 
 
-def _entries(state: TrainState) -> dict[str, bytes]:
+def _entries(state: TrainState) -> dict[str, Parts]:
     recipe = state.recipe
     history = state.history
     marks = {"start": history.start, "marks": [asdict(mark) for mark in history.marks]}
-    entries = {
-        "progress.json": _json(asdict(state.progress)),
-        "history/iterations.bin": history.records.tobytes(),
-        "history/marks.json": _json(marks),
-        "recipe/cfg": recipe.cfg_text.encode("utf-8", "surrogateescape"),
-        "recipe/keys.json": _json(dict(recipe.keys)),
-        "recipe/names.json": _json(list(recipe.names)),
-        "recipe/labels.bin": recipe.label_digests.astype("<u8").tobytes(),
+    entries: dict[str, Parts] = {
+        "progress.json": [_json(asdict(state.progress))],
+        "history/iterations.bin": [_bytes_of(history.records)],
+        "history/marks.json": [_json(marks)],
+        "recipe/cfg": [recipe.cfg_text.encode("utf-8", "surrogateescape")],
+        "recipe/keys.json": [_json(dict(recipe.keys))],
+        "recipe/names.json": [_json(list(recipe.names))],
+        "recipe/labels.bin": [_bytes_of(recipe.label_digests)],
     }
     for group in sorted(state.groups):
-        entries[f"state/{group}.safetensors"] = _tensors(state.groups[group])
+        entries[f"state/{group}.safetensors"] = tensor_parts(state.groups[group])
     return entries
 
 
@@ -269,8 +317,27 @@ def _digest(*parts: Buffer) -> str:
     return hasher.hexdigest()
 
 
-def _tensors(arrays: Arrays) -> bytes:
-    return safetensors.numpy.save({name: as_stored(array) for name, array in arrays.items()})
+def tensor_parts(arrays: Arrays) -> list[Buffer]:
+    """Return the bytes of `safetensors.numpy.save(arrays)` in parts that share their memory."""
+    order = list(TENSOR_TYPES)
+    stored = {name: as_stored(array) for name, array in arrays.items()}
+    names = sorted(stored, key=lambda name: (order.index(stored[name].dtype.str), name))
+    header, offset = {}, 0
+    for name in names:
+        array = stored[name]
+        header[name] = {
+            "dtype": TENSOR_TYPES[array.dtype.str],
+            "shape": array.shape,
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [struct.pack("<Q", len(text)) + text, *(_bytes_of(stored[name]) for name in names)]
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return as_stored(array).reshape(-1).view(np.uint8).data
 
 
 def _json(value: Mapping[str, Any] | list[str]) -> bytes:

@@ -6,26 +6,24 @@ second for the newest milestone only. At the end `_last` and `NAME.backup` both 
 state, and `NAME_final.weights` the plain weights.
 """
 
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.container import Buffer
-from relume.checkpoint.state import TrainState
+from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.pace import Pace, pause_after
+from relume.checkpoint.state import Staging, TrainState
 from relume.errors import CheckpointError, RelumeError, StorageError
 
 HEAD_BYTES = 64
 TAIL_BYTES = 64
 """What is read at both ends of a file to tell a checkpoint from plain weights."""
-COST_SHARE = 0.01
-BYTES_PER_DAY = 100e9
-LONGEST_PAUSE_S = 600.0
-"""Without a savelast: at most 1 % of the time and 100 GB a day, at least every 10 minutes."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,29 @@ class Keeper:
     folder: Path
     name: str
     savelast: int | None
-    """Iterations between two `_last`; None: so often that saving costs COST_SHARE of the time."""
+    """Iterations between two `_last`; None: as often as pace.py allows."""
     saveweights: int
     """Iterations between two milestones."""
     warn: Callable[[str], None]
     """Called with one line when a save failed and training goes on."""
+    keepstate: int | None = None
+    """Milestones that keep their state, the newest ones; the others become plain. None: all."""
+    savebudget_gb: float = 100.0
+    """Gigabytes a day, where savelast leaves the interval to the keeper."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; for tests."""
     _writer: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(1, "relume-save")
     )
     _under_way: Future[None] | None = field(init=False, default=None)
-    _failing: bool = field(init=False, default=False)
-    _due_milestones: dict[int, Sequence[Buffer]] = field(init=False, default_factory=dict)
+    _spare: Staging | None = field(init=False, default_factory=Staging)
+    """Memory for a copy; None while a save under way uses it."""
+    _due_milestones: dict[int, Parts] = field(init=False, default_factory=dict)
     """Milestones that the disk has not taken yet."""
-    clock: Callable[[], float] = time.monotonic
-    """Seconds; for tests."""
+    _failing: bool = field(init=False, default=False)
+    _durable: tuple[int, float] | None = field(init=False, default=None)
+    """Iteration of the newest durable state, and when training left it."""
+    _pace: Pace = field(init=False, default_factory=Pace)
     _save_from: float = field(init=False, default=0.0)
     """Time from which the next save is due, where savelast leaves that to its cost."""
 
@@ -74,21 +81,38 @@ class Keeper:
         With a fixed savelast waits for the save before, so what is due is always written.
         If the disk refuses, that is said and training goes on.
         """
+        began = self.clock()
+        self._pace.note(began, saving=self._is_saving())
         milestone = state.iteration % self.saveweights == 0
-        if milestone or self._is_due(state.iteration):
-            began = self.clock()
+        if not (milestone or self._is_due(state.iteration)):
+            return
+        if self.savelast is not None:
             self._wait()
-            copied = state.copied()
-            stall_s = self.clock() - began
-            self._under_way = self._writer.submit(self._save, copied, milestone, stall_s)
+        staging, self._spare = self._spare or Staging(), None
+        copied = staging.copy(state)
+        stall_s = self.clock() - began
+        self._under_way = self._writer.submit(
+            self._save, copied, staging, milestone, began, stall_s
+        )
+
+    def unsaved(self, iteration: int) -> tuple[int, float]:
+        """Return how far back a power cut would throw the run: in iterations, and in seconds."""
+        if self._durable is None:
+            return iteration, 0.0
+        saved, left_at = self._durable
+        return max(iteration - saved, 0), max(self.clock() - left_at, 0.0)
 
     def _is_due(self, iteration: int) -> bool:
         if self.savelast is not None:
             return iteration % self.savelast == 0
-        under_way = self._under_way is not None and not self._under_way.done()
-        return not under_way and self.clock() >= self._save_from
+        return not self._is_saving() and self.clock() >= self._save_from
 
-    def _save(self, state: TrainState, milestone: bool, stall_s: float) -> None:
+    def _is_saving(self) -> bool:
+        return self._under_way is not None and not self._under_way.done()
+
+    def _save(
+        self, state: TrainState, staging: Staging, milestone: bool, left_at: float, stall_s: float
+    ) -> None:
         began_s = time.thread_time()
         data = container.packed_parts(state)
         if milestone:
@@ -104,9 +128,14 @@ class Keeper:
             if self._failing:
                 self.warn(f"saved again at iteration {state.iteration}")
             self._failing = False
-        # Waiting for the disk costs the training nothing; the processor's time does.
-        cost_s = stall_s + time.thread_time() - began_s
-        self._save_from = self.clock() + pause_after(cost_s, sum(map(len, data)))
+            self._durable = (state.iteration, left_at)
+        if state.iteration not in self._due_milestones:  # which hold on to the copy's memory
+            self._spare = staging
+        # Waiting for the disk costs the training nothing; the processor's time does, and
+        # whatever else made its iterations longer (a disk that the pictures come from as well).
+        cost_s = stall_s + max(time.thread_time() - began_s, self._pace.taken_slowdown_s())
+        size_bytes = sum(map(len, data))
+        self._save_from = self.clock() + pause_after(cost_s, size_bytes, self.savebudget_gb)
 
     def _save_due_milestones(self) -> None:
         """Write milestones first: a `_last` behind one that is missing would skip it for good."""
@@ -130,15 +159,18 @@ class Keeper:
             StorageError: it could not be written.
         """
         self._wait()
-        if state.iteration == 0:
-            return
+        if state.iteration or state.subdivision:
+            self._stop(state, container.packed_parts(state))
+
+    def _stop(self, state: TrainState, data: Parts) -> None:
         self._save_due_milestones()
-        data = container.packed_parts(state)
-        if state.iteration % self.saveweights == 0:
+        if state.iteration and state.iteration % self.saveweights == 0 and not state.subdivision:
             # One that is there stays: it may be that of the course before an allowed change.
             self._save_milestone(state.iteration, data, only_missing=True)
-        if not _holds(self._last, data):
+        if self._failing or not _holds_checkpoint(self._last, data):
             storage.write_durably(self._last, *data, previous=self._before_last)
+        self._failing = False
+        self._durable = (state.iteration, self.clock())
 
     def finish(self, state: TrainState) -> None:
         """Write the files of a finished run; does nothing that has been done already.
@@ -146,24 +178,44 @@ class Keeper:
         Raises:
             StorageError: one could not be written.
         """
-        self.stop(state)
+        self._wait()
         data = container.packed_parts(state)
+        self._stop(state, data)
         final = self.folder / f"{self.name}_final.weights"
         for path, contents in ((self._before_last, data), (final, container.darknet_parts(state))):
             if not _holds(path, contents):
                 storage.write_durably(path, *contents)
 
-    def _save_milestone(
-        self, iteration: int, data: Sequence[Buffer], only_missing: bool = False
-    ) -> None:
+    def _save_milestone(self, iteration: int, data: Parts, only_missing: bool = False) -> None:
         milestone = self.folder / f"{self.name}_{iteration}.weights"
         copy = self.folder / f"{self.name}_{iteration}.backup"
         for path in (milestone, copy):
             if not (path.exists() if only_missing else _holds(path, data)):
                 storage.write_durably(path, *data)
-        for path in run_files(self.folder, self.name):
-            if path.suffix == ".backup" and 0 < iteration_in_name(path) < iteration:
+        older = [
+            path
+            for path in run_files(self.folder, self.name)
+            if 0 < iteration_in_name(path) < iteration
+        ]
+        for path in older:
+            if path.suffix == ".backup":
                 storage.remove(path)
+        if self.keepstate is not None:
+            self._make_plain([path for path in older if path.suffix == ".weights"])
+
+    def _make_plain(self, older: list[Path]) -> None:
+        """Take the state out of all milestones before the newest `keepstate`."""
+        kept = (self.keepstate or 1) - 1  # the newest is none of `older`
+        for path in sorted(older, key=iteration_in_name)[: len(older) - kept]:
+            try:
+                if claimed_position(path) is None:
+                    continue
+                with path.open("rb") as file:
+                    data = container.plain_from(file, path)
+            except (RelumeError, OSError) as error:
+                self.warn(f"keepstate: left as it is: {error}")
+            else:
+                storage.write_durably(path, data)
 
     @property
     def _last(self) -> Path:
@@ -172,13 +224,6 @@ class Keeper:
     @property
     def _before_last(self) -> Path:
         return self.folder / f"{self.name}.backup"
-
-
-def pause_after(cost_s: float, size_bytes: int) -> float:
-    """Return the seconds until the next save, so that saving stays within its budgets."""
-    by_cost = cost_s / COST_SHARE
-    by_size = size_bytes / BYTES_PER_DAY * 24 * 3600
-    return min(max(by_cost, by_size), LONGEST_PAUSE_S)
 
 
 def run_files(folder: Path, name: str) -> list[Path]:
@@ -239,12 +284,12 @@ def candidates(folder: Path, name: str) -> Candidates:
     claims = []
     for path in run_files(folder, name):
         try:
-            iteration = claimed_iteration(path)
+            position = claimed_position(path)
         except (RelumeError, OSError) as error:
             unreadable.append(Rejected(path, str(error)))
             continue
-        if iteration is not None:
-            claims.append((iteration, path == last, path))
+        if position is not None:
+            claims.append((position, path == last, path))
         elif path == last:
             foreign_last.append(Rejected(path, f"{path}: holds no training state"))
     ordered = tuple(path for _, _, path in sorted(claims, reverse=True))
@@ -270,11 +315,12 @@ def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
     return newest, rejected + list(files.foreign_last) if newest else rejected
 
 
-def claimed_iteration(path: Path) -> int | None:
-    """Return the iteration a checkpoint says it holds, read without verifying the file.
+def claimed_position(path: Path) -> tuple[int, int] | None:
+    """Return what a checkpoint says it holds: iterations done, and subdivisions of the next.
 
-    Not `seen`, which an allowed change of `batch` sets back. None: a plain weights file. A
-    file whose manifest cannot be read claims to be newer than any, so that it is looked at.
+    It is read without verifying the file. Not `seen`, which an allowed change of `batch` sets
+    back. None: a plain weights file. A file whose manifest cannot be read claims to be newer
+    than any, so that it is looked at.
 
     Raises:
         WeightsError: not even a weights file.
@@ -285,9 +331,16 @@ def claimed_iteration(path: Path) -> int | None:
         if not container.holds_state(head + file.read(), path):
             return None
         try:
-            return int(container.read_manifest_of(file)["iteration"])
+            manifest = container.read_manifest_of(file)
+            return int(manifest["iteration"]), int(manifest.get("subdivision", 0))
         except Exception:  # a damaged archive can fail in any way
-            return sys.maxsize
+            return sys.maxsize, 0
+
+
+def claimed_iteration(path: Path) -> int | None:
+    """Return the first half of `claimed_position`."""
+    position = claimed_position(path)
+    return None if position is None else position[0]
 
 
 def run_of(path: Path) -> str | None:
@@ -319,10 +372,22 @@ def other_run(folder: Path, name: str) -> str | None:
     return None
 
 
-def _holds(path: Path, parts: Sequence[Buffer]) -> bool:
+def _holds(path: Path, parts: Parts) -> bool:
     """Tell whether a file holds these bytes and no others."""
     try:
         with path.open("rb") as file:
             return all(file.read(len(part)) == part for part in parts) and not file.read(1)
+    except FileNotFoundError:
+        return False
+
+
+def _holds_checkpoint(path: Path, parts: Parts) -> bool:
+    """Tell whether a file, verified when this run started or written by it, holds these bytes."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size != sum(map(len, parts)):
+                return False
+            file.seek(-DIGEST_BYTES, os.SEEK_END)
+            return file.read() == parts[-1]
     except FileNotFoundError:
         return False

@@ -31,6 +31,10 @@ RECORD = np.dtype(
 """What the history keeps of one iteration: 48 bytes, from which journal and chart are made."""
 
 
+PARTIAL = "partial"
+"""The group that holds an iteration's finished subdivisions; absent between two iterations."""
+
+
 @dataclass(frozen=True)
 class Mark:
     """A place in the history where the run left its straight course."""
@@ -115,18 +119,40 @@ class TrainState:
         """Iterations done."""
         return self.history.iteration
 
-    def copied(self) -> "TrainState":
-        """Return the state with its own arrays, for use while the network trains on."""
-        groups = {name: _copied(arrays) for name, arrays in self.groups.items()}
-        return replace(self, weights=_copied(self.weights), groups=groups)
+    @property
+    def subdivision(self) -> int:
+        """Subdivisions done of the iteration that has begun; 0 between two iterations."""
+        return int(self.groups[PARTIAL]["subdivisions"][0]) if PARTIAL in self.groups else 0
 
     def digest(self) -> bytes:
         """Return the 16-byte digest of all tensors, the one that journal and manifest show."""
         return digest_of_groups({"weights": self.weights, **self.groups})
 
 
-def _copied(arrays: Arrays) -> Arrays:
-    return {name: np.array(array) for name, array in arrays.items()}
+class Staging:
+    """Memory for one copy of a state, used again and again, so that copying finds it warm."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, str], Array] = {}
+
+    def copy(self, state: TrainState) -> TrainState:
+        """Return the state with arrays of its own, good until the next call."""
+        kept, self._arrays = self._arrays, {}
+        groups = {
+            group: {name: self._copied(group, name, array, kept) for name, array in arrays.items()}
+            for group, arrays in {**state.groups, "": state.weights}.items()
+        }
+        return replace(state, weights=groups.pop(""), groups=groups)
+
+    def _copied(
+        self, group: str, name: str, array: Array, kept: Mapping[tuple[str, str], Array]
+    ) -> Array:
+        own = kept.get((group, name))
+        if own is None or own.shape != array.shape or own.dtype != array.dtype:
+            own = np.empty(array.shape, array.dtype)
+        np.copyto(own, array)
+        self._arrays[group, name] = own
+        return own
 
 
 def digest_of_groups(groups: Mapping[str, Arrays]) -> bytes:

@@ -22,7 +22,8 @@ from relume.formats.keys import integer, words
 from relume.formats.lexer import excerpt
 
 KEYS = words(
-    "classes train valid names backup results eval map difficult saveweights savelast seed top hier"
+    "classes train valid names backup results eval map difficult saveweights savelast keepstate "
+    "savebudget seed top hier"
 )
 
 _LABEL_FOLDERS = tuple(
