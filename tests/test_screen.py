@@ -14,7 +14,7 @@ from relume.screen import Screen
 
 DARKNET_LINE = re.compile(
     r" (\d+): (\d+\.\d{6}), (\d+\.\d{6}) avg loss, (\d+\.\d{6}) rate, "
-    r"(\d+\.\d{6}) seconds, (\d+) images, (\d+\.\d{6}) hours left"
+    r"(\d+\.\d{6}) seconds, (\d+) images, (\d+\.\d{6}) hours left, (\d+) unsaved"
 )
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -43,11 +43,12 @@ def test_an_error_is_one_line_whatever_a_file_is_called(
 
 def test_off_a_terminal_an_iteration_is_darknets_line(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Screen().training(done=10, total=100)
-    line = progress.iteration(11, 1.25, 2.5, 0.001, 64)
+    line = progress.iteration(11, 1.25, 2.5, 0.001, 64, unsaved=(3, 4.5))
 
     match = DARKNET_LINE.fullmatch(line)
     assert match is not None
     assert match.group(1, 2, 3, 4, 6) == ("11", "1.250000", "2.500000", "0.001000", "704")
+    assert match.group(8) == "3"
     assert capsys.readouterr().out == line + "\n"
 
 
@@ -140,16 +141,16 @@ def _on_a_terminal(run: Callable[[Screen], object], columns: int, name: str = "x
 def _some_iterations(screen: Screen) -> None:
     progress = screen.training(done=499989, total=500200)
     for iteration in range(499990, 500001):
-        progress.iteration(iteration, 12.3456, 7.125, 0.00026, batch=1)
+        progress.iteration(iteration, 12.3456, 7.125, 0.00026, batch=1, unsaved=(11, 95.2))
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [100, 140])
 def test_on_a_terminal_a_bar_tells_loss_rate_speed_and_time_in_one_row(columns: int) -> None:
     rows = re.split(r"[\r\n]+", _on_a_terminal(_some_iterations, columns).rstrip())
 
     assert rows[-1].startswith("500000/500200 ")
-    assert "━" in rows[-1] or columns == 80  # the bar gets what width is left
-    for part in ("loss 12.35", "avg 7.125", "rate 0.00026", "images/s"):
+    assert "━" in rows[-1] or columns == 100  # the bar gets what width is left
+    for part in ("loss 12.35", "avg 7.125", "rate 0.00026", "images/s", "unsaved 11 (0:01:35)"):
         assert part in rows[-1]
     assert all(len(row) <= columns for row in rows)
 

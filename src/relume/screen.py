@@ -84,10 +84,18 @@ class TrainingProgress:
             self._progress.start()
 
     def iteration(
-        self, iteration: int, loss: float, average_loss: float, rate: float, batch: int
+        self,
+        iteration: int,
+        loss: float,
+        average_loss: float,
+        rate: float,
+        batch: int,
+        unsaved: tuple[int, float] = (0, 0.0),
     ) -> str:
-        """Show one iteration; return Darknet's line about it.
+        """Show one iteration; return Darknet's line about it, and behind that what is unsaved.
 
+        Args:
+            unsaved: iterations and seconds that a power cut would throw the run back.
         Raises:
             BrokenPipeError, StorageError: as Screen.line.
         """
@@ -99,14 +107,16 @@ class TrainingProgress:
         left_s = per_iteration * (self._total - iteration)
         line = (
             f" {iteration}: {loss:f}, {average_loss:f} avg loss, {rate:f} rate, "
-            f"{seconds:f} seconds, {iteration * batch} images, {left_s / 3600:f} hours left"
+            f"{seconds:f} seconds, {iteration * batch} images, {left_s / 3600:f} hours left, "
+            f"{unsaved[0]} unsaved"
         )
         if self._progress is None:
             _print(line)
         else:
             fields = (
-                f"loss {loss:.4g}  avg {average_loss:.4g}  rate {rate:.3g}  "
-                f"{batch / per_iteration:.4g} images/s  {_duration(left_s)} left"
+                f"loss {loss:.4g} avg {average_loss:.4g} rate {rate:.3g} "
+                f"{batch / per_iteration:.3g} images/s {_duration(left_s)} left "
+                f"unsaved {unsaved[0]} ({_duration(unsaved[1])})"
             )
             self._progress.update(self._task, completed=iteration, fields=fields)
         return line

@@ -250,9 +250,11 @@ def test_what_a_file_system_cannot_do_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "net.lock").touch()
-    assert storage.missing_guarantees(tmp_path, "net") == []
+    assert storage.missing_guarantees(tmp_path, "net", True) == []
+    (told,) = storage.missing_guarantees(tmp_path, "net", False)
+    assert "has no locks" in told
     for fails_at, part in ((1, "cannot make names durable"), (2, "has no hard links")):
         strike(monkeypatch, fails_at, errno.ENOTSUP)
-        (told,) = storage.missing_guarantees(tmp_path, "net")
+        (told,) = storage.missing_guarantees(tmp_path, "net", True)
         assert part in told
     assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]

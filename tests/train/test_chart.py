@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from relume.checkpoint.state import History, Mark
-from relume.train.chart import MOST_POINTS, draw_chart
+from relume.train.chart import MOST_POINTS, Rhythm, draw_chart
 from tests.checkpoint.states import history_of
 
 
@@ -64,3 +64,17 @@ def test_a_loss_of_zero_can_be_drawn() -> None:
     history.records["class_loss"] = 0
 
     assert io.BytesIO(draw_chart(history, "net", 100)).read(4) == b"\x89PNG"
+
+
+def test_charts_that_take_long_are_drawn_more_rarely() -> None:
+    now = 0.0
+    rhythm = Rhythm(lambda: now)
+    drawn = []
+    for iteration in range(1, 1001):
+        now += 0.1
+        if rhythm.is_due(iteration):
+            drawn.append(iteration)
+            with rhythm.measured():
+                now += 0.25  # so 25 s until the next
+
+    assert drawn == [100, 400, 700, 1000]

@@ -67,10 +67,31 @@ def test_a_record_takes_48_bytes_and_holds_its_report() -> None:
         TEXT[:200],
         TEXT.replace("5.0", "5.1"),
         "x" * 5000,
+        TEXT[:300] + "\0" * 400 + TEXT[700:],
+        TEXT[:-60] + "\0" * 60,
     ],
-    ids=["missing", "empty", "right", "longer", "torn", "cut", "shorter", "changed", "strange"],
+    ids=[
+        "missing",
+        "empty",
+        "right",
+        "longer",
+        "torn",
+        "cut",
+        "shorter",
+        "changed",
+        "strange",
+        "zeros inside",
+        "zeros at the end",
+    ],
 )
-def test_opening_makes_the_file_follow_from_the_history(tmp_path: Path, left: str | None) -> None:
+@pytest.mark.parametrize("is_long", [False, True])
+def test_opening_makes_the_file_follow_from_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str | None, is_long: bool
+) -> None:
+    if is_long:
+        monkeypatch.setattr("relume.train.journal.FULLY_CHECKED", 0)
+    if is_long and left == TEXT.replace("5.0", "5.1"):
+        pytest.skip("a changed line of a long journal is found at the end of the run: see below")
     path = tmp_path / "net.journal.jsonl"
     if left is not None:
         path.write_text(left)
@@ -79,6 +100,46 @@ def test_opening_makes_the_file_follow_from_the_history(tmp_path: Path, left: st
 
     assert path.read_text() == TEXT
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("iteration", range(5))
+def test_a_long_journal_shorter_than_the_state_is_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    monkeypatch.setattr("relume.train.journal.FULLY_CHECKED", 0)
+    path = tmp_path / "net.journal.jsonl"
+    text = TEXT[: TEXT.find("\n", TEXT.find(f'"iteration":{iteration},')) + 1]
+    path.write_text(text)
+
+    Journal(path, HISTORY, pytest.fail).close()
+
+    assert path.read_text() == TEXT
+
+
+def test_a_damaged_journal_is_mended_when_the_run_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    journal = Journal(path, HISTORY, pytest.fail)
+    path.write_text(TEXT.replace("5.0", "5.1"))
+
+    journal.finish(HISTORY)
+
+    assert path.read_text() == TEXT
+    journal.close()
+    assert path.read_text() == TEXT
+
+
+def test_a_journal_whose_folder_vanished_and_came_back_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    journal = Journal(folder / "net.journal.jsonl", history_of(0), pytest.fail)
+    journal.append(history_of(1), 10.0)
+    folder.rename(tmp_path / "gone")
+    folder.mkdir()
+    journal.append(history_of(2), 9.5)
+
+    journal.close()
+
+    assert (folder / "net.journal.jsonl").read_text().splitlines() == list(lines(history_of(2)))
 
 
 def test_a_journal_written_line_by_line_is_the_one_made_from_the_history(tmp_path: Path) -> None:

@@ -59,13 +59,27 @@ class History:
         """Iterations done."""
         return self.start + len(self.records)
 
-    def appended(self, record: npt.NDArray[np.void]) -> "History":
-        """Return the history with one more iteration."""
-        return replace(self, records=np.concatenate([self.records, record]))
-
     def marked(self, mark: Mark) -> "History":
         """Return the history with one more mark."""
         return replace(self, marks=(*self.marks, mark))
+
+
+class RecordBuffer:
+    """The records of one run with room at their end, so that appending does not copy them all."""
+
+    def __init__(self, records: npt.NDArray[np.void]) -> None:
+        self._buffer = records
+        self._count = len(records)
+
+    def append(self, record: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Return all records with one more; arrays returned before are not touched."""
+        if self._count == len(self._buffer):
+            grown = np.zeros(max(1024, 2 * self._count), RECORD)
+            grown[: self._count] = self._buffer[: self._count]
+            self._buffer = grown
+        self._buffer[self._count] = record[0]
+        self._count += 1
+        return self._buffer[: self._count]
 
 
 @dataclass(frozen=True)

@@ -254,8 +254,12 @@ class AppendFile:
 
     def append(self, line: str) -> None:
         """Add one line; when this returns, it survives the death of the process."""
+        self.append_bytes(line.encode("utf-8", "surrogateescape") + b"\n")
+
+    def append_bytes(self, data: bytes) -> None:
+        """Add bytes that are whole lines."""
         with _as_storage_error(self.path):
-            DISK.write(self._descriptor, line.encode("utf-8", "surrogateescape") + b"\n")
+            DISK.write(self._descriptor, data)
 
     def close(self) -> None:
         """Make the file durable and close it."""
@@ -306,13 +310,15 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
         yield held
 
 
-def missing_guarantees(folder: Path, name: str) -> list[str]:
+def missing_guarantees(folder: Path, name: str, lock_held: bool) -> list[str]:
     """Return what the file system of `folder` cannot do, a sentence each.
 
     Drive mounts and some network file systems lack one or another; the files are written as
     well as can be.
     """
     missing = []
+    if not lock_held:
+        missing.append("has no locks, so a second run in this folder would not be noticed")
     try:
         DISK.fsync_folder(folder)
     except OSError as error:

@@ -16,9 +16,9 @@ from relume.checkpoint.state import Mark, TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.errors import OtherEnvironment, RelumeError, StorageError, UsageError
 from relume.screen import Screen
-from relume.spec import Flags, RunSpec, read_spec
+from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
-from relume.train.chart import draw_chart
+from relume.train.chart import Rhythm, draw_chart
 from relume.train.journal import Journal
 from relume.train.loop import Stop
 from relume.train.loop import train as train_loop
@@ -29,7 +29,6 @@ TEMPORARY_FAILURE = 75
 """Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
 INTERRUPTED = 130
 """Exit status after a second SIGINT, as a shell reports it."""
-CHART_EVERY = 100
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 Value = str | int | float | bool
@@ -44,13 +43,15 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
     folder, name = spec.operation.backup, spec.operation.name
     storage.make_folder(folder)
-    with storage.locked(folder, name), _log(folder / f"{name}.log") as note:
+    with storage.locked(folder, name) as held, _log(folder / f"{name}.log") as note:
         remove_temporaries(folder, name)
 
         def say(text: str) -> None:
             screen.warn(text)
             note(text)
 
+        for lack in storage.missing_guarantees(folder, name, held):
+            say(f"{folder}: the file system {lack}")
         with _stop_by_signal(screen) as stop:
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
@@ -103,6 +104,7 @@ def _run(
             "that depends on max_batches, that changes the run: add -allow-change)"
         )
     progress = screen.training(start.iteration, total)
+    chart_rhythm = Rhythm()
 
     def watch(state: TrainState, report: Report) -> None:
         average = state.progress.average_loss or 0.0
@@ -110,16 +112,20 @@ def _run(
         if digests is not None:
             digests.append(state)
         try:
-            note(progress.iteration(state.iteration, report.loss, average, report.rate, batch))
-            if state.iteration % CHART_EVERY == 0:
-                _write_chart(spec, state)
+            unsaved = keeper.unsaved(state.iteration)
+            line = progress.iteration(
+                state.iteration, report.loss, average, report.rate, batch, unsaved
+            )
+            note(line)
+            if chart_rhythm.is_due(state.iteration):
+                with chart_rhythm.measured():
+                    _write_chart(spec, state)
         except BrokenPipeError:
             stop.requested = True  # who read the lines has gone, as `head` does
         except StorageError as error:
             say(f"training goes on: {error}")
 
-    operation = spec.operation
-    keeper = Keeper(folder, name, operation.savelast, operation.saveweights, say)
+    keeper = _keeper(spec.operation, say)
     with (
         closing(keeper),
         closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal,
@@ -133,6 +139,18 @@ def _run(
         return 0
     say(f"stopped at iteration {end.iteration}; the same command goes on from there")
     return TEMPORARY_FAILURE
+
+
+def _keeper(operation: Operation, say: Note) -> Keeper:
+    return Keeper(
+        operation.backup,
+        operation.name,
+        operation.savelast,
+        operation.saveweights,
+        say,
+        operation.keepstate,
+        operation.savebudget_gb,
+    )
 
 
 def _write_chart(spec: RunSpec, state: TrainState) -> None:

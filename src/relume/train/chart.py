@@ -5,6 +5,9 @@ iteration number instead of by what happened to be on the screen.
 """
 
 import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import matplotlib
 import numpy as np
@@ -16,6 +19,9 @@ from relume.train.step import updated_average
 
 Curve = npt.NDArray[np.float64 | np.int64]
 
+EVERY = 100
+"""Iterations between two charts, while drawing costs no more than COST_SHARE of the time."""
+COST_SHARE = 0.01
 MOST_POINTS = 2000
 """Beyond this a curve is thinned; the chart is 1000 pixels wide."""
 
@@ -24,6 +30,26 @@ _PARTS = (
     ("objectness_loss", "objectness", "#009e73"),
     ("class_loss", "class", "#cc79a7"),
 )
+
+
+class Rhythm:
+    """When the next chart is worth drawing: a long history takes a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = 0.0
+
+    def is_due(self, iteration: int) -> bool:
+        """Tell whether to draw a chart after this iteration."""
+        return iteration % EVERY == 0 and self._clock() >= self._next_at
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure what drawing inside this block costs, and put the next chart off accordingly."""
+        began = self._clock()
+        yield
+        now = self._clock()
+        self._next_at = now + (now - began) / COST_SHARE
 
 
 def draw_chart(history: History, title: str, max_batches: int) -> bytes:

@@ -1,10 +1,13 @@
 """The journal: a line of JSON per iteration, made from the history alone.
 
-Because every line follows from the history in the checkpoint, a journal that is missing,
-longer than the state or damaged is simply made again when the run goes on.
+Because every line follows from the history in the checkpoint, a journal that is missing or
+damaged is simply made again; one that is longer than the state is cut back to it, and a shorter
+one is added to. A long one is not read line by line when the run goes on: only its end is
+compared then, and all of it when the run is finished.
 """
 
 import json
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +20,28 @@ from relume.checkpoint.state import RECORD, History, Mark, Progress
 from relume.errors import StorageError
 from relume.train.step import Report, updated_average
 
+FULLY_CHECKED = 10_000
+"""Iterations up to which the whole journal is compared when a run goes on (0.1 s)."""
+
 
 class Journal:
     """The journal of one run, open for appending."""
 
     def __init__(self, path: Path, history: History, warn: Callable[[str], None]) -> None:
-        """Cut the file back to `history`, or make it again, and open it."""
+        """Bring the file to what `history` says, and open it."""
         self._history = history
         self._warn = warn
         self._paused = False
-        text = _text(history)
-        if not _cut_back(path, text):
-            storage.write_durably(path, text)
+        if history.iteration - history.start <= FULLY_CHECKED:
+            text = _text(history)
+            if not _cut_back(path, text):
+                storage.write_durably(path, text)
+            rest = b""
+        else:
+            rest = _brought_up_to(path, history)
         self._file = storage.AppendFile(path)
+        if rest:
+            self._file.append_bytes(rest)
 
     def append(self, history: History, average_loss: float) -> None:
         """Add the line of the newest iteration; if the disk refuses, say so and go on."""
@@ -42,10 +54,21 @@ class Journal:
             self._paused = True
             self._warn(f"the journal pauses, training goes on: {error}")
 
+    def finish(self, history: History) -> None:
+        """Compare the whole journal of a finished run with its history, and mend it if need be."""
+        self._history = history
+        text = _text(history)
+        if self._paused or not _holds(self._file.path, text):
+            storage.write_durably(self._file.path, text)
+            self._paused = False
+            self._file.close()
+            self._file = storage.AppendFile(self._file.path)
+
     def close(self) -> None:
-        """Make the journal durable and close it; make it again if it had to pause."""
+        """Make the journal durable and close it; make it again if it had to pause or is gone."""
+        gone = not self._file.is_at_its_path()
         self._file.close()
-        if self._paused:
+        if self._paused or gone:
             storage.write_durably(self._file.path, _text(self._history))
 
 
@@ -75,11 +98,20 @@ def _text(history: History) -> bytes:
     return b"".join(line.encode() + b"\n" for line in lines(history))
 
 
-def lines(history: History) -> Iterator[str]:
-    """Yield the lines of a journal, marks in front of the iteration that follows them."""
-    marks = list(history.marks)
-    average: float | None = None
-    for number, record in enumerate(history.records, start=history.start + 1):
+def lines(
+    history: History, after: int | None = None, average: float | None = None
+) -> Iterator[str]:
+    """Yield the lines of a journal, marks in front of the iteration that follows them.
+
+    Args:
+        history: of the run.
+        after: leave out the lines up to that of this iteration; None: all lines.
+        average: average loss after iteration `after`.
+    """
+    first = history.start if after is None else after
+    marks = [mark for mark in history.marks if after is None or mark.iteration >= after]
+    records = history.records[first - history.start :]
+    for number, record in enumerate(records, start=first + 1):
         while marks and marks[0].iteration < number:
             yield mark_line(marks.pop(0))
         average = updated_average(average, float(record["loss"]))
@@ -122,3 +154,51 @@ def _cut_back(path: Path, text: bytes) -> bool:
             return False
     storage.truncate(path, len(text))
     return True
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(text) and path.read_bytes() == text
+    except OSError:
+        return False
+
+
+def _brought_up_to(path: Path, history: History) -> bytes:
+    """Cut a long journal behind the newest line that `history` knows; return what comes next.
+
+    A power cut leaves pages of zeros where lines were not durable yet; then all is made again.
+    """
+    found = _newest_known_line(path, history)
+    if found is None:
+        storage.write_durably(path, _text(history))
+        return b""
+    end, iteration, average = found
+    storage.truncate(path, end)
+    return b"".join(line.encode() + b"\n" for line in lines(history, iteration, average))
+
+
+def _newest_known_line(path: Path, history: History) -> tuple[int, int, float] | None:
+    """Return offset behind it, iteration and average loss of the newest line to go on from."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        end = len(text)
+        if text.find(b"\0") != -1:
+            return None
+        start = text.rfind(b'{"iteration":%d,' % history.iteration)
+        if start == -1:  # shorter than the state: the last whole line of an iteration
+            end = text.rfind(b"\n") + 1
+            start = text.rfind(b'{"iteration":', 0, end)
+        end = text.find(b"\n", start) + 1
+        if start == -1 or end == 0:
+            return None
+        line = text[start : end - 1]
+    try:
+        said = json.loads(line)
+        iteration, average = int(said["iteration"]), float(said["average_loss"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not history.start < iteration <= history.iteration:
+        return None
+    known = line_of(history.records[iteration - history.start - 1], iteration, average)
+    return (end, iteration, average) if known.encode() == line else None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from relume.checkpoint.keeper import Keeper
-from relume.checkpoint.state import Progress, TrainState
+from relume.checkpoint.state import Progress, RecordBuffer, TrainState
 from relume.data.batch import MiniBatch, Source, mini_batches
 from relume.errors import ImageError, RelumeError, StorageError
 from relume.model.network import Network
@@ -75,6 +75,7 @@ def train(
     finally:
         steps.close()
     if state.iteration >= spec.recipe.cfg.net.max_batches:
+        journal.finish(state.history)
         keeper.finish(state)
     else:
         keeper.stop(state)
@@ -115,6 +116,7 @@ def _trained(
     pictures: npt.NDArray[np.uint64],
 ) -> Generator[tuple[TrainState, Report]]:
     net = spec.recipe.cfg.net
+    records = RecordBuffer(state.history.records)
     batches = _batches(spec, first_position=state.progress.seen)
     checked = _unchanged(batches, pictures, spec.recipe)
     with closing(batches):
@@ -130,7 +132,8 @@ def _trained(
             )
             captured = capture(network, optimizer, pictures, state, progress, state.history)
             record = record_of(report, progress, captured.digest())
-            state = replace(captured, history=state.history.appended(record))
+            history = replace(state.history, records=records.append(record))
+            state = replace(captured, history=history)
             yield state, report
 
 
