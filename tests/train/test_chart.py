@@ -1,6 +1,9 @@
 """The chart follows from the history alone, to the byte."""
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -32,6 +35,22 @@ def test_the_users_own_style_has_no_say() -> None:
     with matplotlib.rc_context({"axes.facecolor": "black", "lines.linewidth": 9}):
         assert draw_chart(history_of(50), "net", 100) == one
         assert matplotlib.rcParams["axes.facecolor"] == "black"
+
+
+@pytest.mark.parametrize("name", ["a$x_{$", "$\\frac$", "日本語", "x\udcff", "a\nb"])
+def test_every_name_can_be_drawn(name: str) -> None:
+    assert pixels(draw_chart(history_of(5), name, 10)).shape == (750, 1000, 3)
+
+
+def test_a_notebooks_backend_does_not_matter() -> None:
+    drawn = subprocess.run(
+        [sys.executable, "-c", "import relume.train.chart"],
+        env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (drawn.returncode, drawn.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,14 @@ iteration number instead of by what happened to be on the screen.
 """
 
 import io
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+# A notebook asks every program it starts for a backend of its own, which need not exist here.
+os.environ["MPLBACKEND"] = "agg"
 
 import matplotlib
 import numpy as np
@@ -61,8 +66,11 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         max_batches: right end of the axis.
     """
     iterations, average, parts, rates, last_average = _curves(history)
-    with matplotlib.rc_context():
+    shown = title.encode("utf-8", "backslashreplace").decode()  # a name need not be text
+    with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()  # whatever style the user's own settings ask for
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure = Figure(figsize=(10, 7.5), dpi=100)
         loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         for (_, label, colour), values in zip(_PARTS, parts, strict=True):
@@ -75,8 +83,9 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         loss.grid(True, which="both", color="0.9")
         if last_average is not None:
             loss.set_title(
-                f"{title}: iteration {history.iteration} of {max_batches}, "
-                f"average loss {last_average:.4f}"
+                f"{shown}: iteration {history.iteration} of {max_batches}, "
+                f"average loss {last_average:.4f}",
+                parse_math=False,
             )
             loss.legend(loc="upper right")
         rate.plot(iterations, rates, color="0.3", linewidth=1)
