@@ -18,6 +18,7 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.checkpoints
 
 prove: .venv/installed
 	$(BIN)/python -m pytest -q -m long

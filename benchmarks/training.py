@@ -26,20 +26,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.inputs import write_inputs
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
-from relume.demo_pictures import write_data_set
 from relume.spec import Flags, read_spec
 from relume.train.environment import available_threads, declare, set_up
 from relume.train.journal import Journal
 from relume.train.loop import Stop, train
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
-from tests.cfg_texts import yolov3_tiny_cfg
 
 BATCH, SIDE, ROUNDS, ITERATIONS = 8, 416, 6, 6
-SHARED_PICTURES = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
-AUGMENTATION = "saturation=1.5\nexposure=1.5\nhue=.1\n"
 
 
 class PlainTiny(nn.Module):
@@ -182,31 +179,12 @@ def darknet_seconds(folder: Path) -> float | None:
     return min(seconds) if seconds else None
 
 
-def write_inputs(folder: Path) -> int:
-    """Write cfg and data file; return the number of classes. Pictures are 640x480 JPEGs."""
-    if SHARED_PICTURES.is_dir():
-        lines = (SHARED_PICTURES / "train.txt").read_text().split()
-        entries = [str(SHARED_PICTURES / line) for line in lines]
-        (folder / "train.txt").write_text("\n".join(entries) + "\n")
-        (folder / "obj.data").write_text(
-            f"train = {folder}/train.txt\nnames = {SHARED_PICTURES}/obj.names\nbackup = backup\n"
-        )
-    else:
-        write_data_set(folder, seed=1, train=64, valid=1, side_px=554)  # as many pixels
-    text = yolov3_tiny_cfg(SIDE, SIDE, classes=3)
-    for key, value in {"batch": BATCH, "subdivisions": 1, "max_batches": 1000}.items():
-        text = re.sub(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
-    text = text.replace("[net]\n", f"[net]\n{AUGMENTATION}", 1).replace("jitter=0", "jitter=.3")
-    (folder / "net.cfg").write_text(text)
-    return 3
-
-
 def main() -> None:
     """Run all contestants in turns; print seconds per image and ratios to plain PyTorch."""
     set_up(available_threads())
     with tempfile.TemporaryDirectory(prefix="relume-bench-") as name:
         folder = Path(name)
-        classes = write_inputs(folder)
+        classes = write_inputs(folder, "yolov3-tiny", SIDE, BATCH, subdivisions=1)
         contestants = {
             "relume": relume_contestant(folder, None),
             "relume, savelast=1": relume_contestant(folder, 1),

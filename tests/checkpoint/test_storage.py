@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relume.checkpoint import storage
+from relume.checkpoint.hands import Hands
 from relume.errors import Locked, StorageError
 from tests.checkpoint.faults import strike
 
@@ -70,15 +71,32 @@ def test_a_file_system_that_knows_no_direct_writing_is_written_the_usual_way(
 
         def write(self, descriptor: int, data: storage.Buffer) -> None:
             if self.direct:
+                self.direct = False  # from here on the descriptor is an ordinary one
                 raise OSError(errno.EINVAL, "no")
             super().write(descriptor, data)
 
     monkeypatch.setattr(storage, "DIRECT_FROM_BYTES", 0)
     monkeypatch.setattr(storage, "DISK", Indirect())
 
-    storage.write_durably(tmp_path / "last", b"new")
+    storage.write_durably(tmp_path / "last", b"new" * 5000)
 
-    assert (tmp_path / "last").read_bytes() == b"new"
+    assert (tmp_path / "last").read_bytes() == b"new" * 5000
+
+
+@pytest.mark.parametrize("fails_at", [2, 3, 4])
+def test_a_write_refused_in_another_thread_is_an_error_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    hands = Hands(2)
+    monkeypatch.setattr(storage, "CHUNK_BYTES", 4096)
+    strike(monkeypatch, fails_at, errno.ENOSPC)
+
+    with pytest.raises(StorageError, match="No space left"):
+        storage.write_stream_durably(tmp_path / "last", [bytes(4096)] * 3, None, hands)
+    hands.close()
+
+    assert list(tmp_path.iterdir()) == []
+    assert hands.taken_processor_s() > 0
 
 
 def test_where_there_are_no_hard_links_two_generations_are_kept_all_the_same(

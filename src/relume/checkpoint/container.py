@@ -12,7 +12,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import IO, Any
@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 import xxhash
 
+from relume.checkpoint.hands import Hands, started
 from relume.checkpoint.state import (
     RECORD,
     Array,
@@ -75,8 +76,26 @@ def pack(state: TrainState) -> bytes:
 
 
 def packed_parts(state: TrainState) -> list[Buffer]:
-    """Return the checkpoint file of `state` in parts; weights are shared, not copied."""
+    """Return the checkpoint file of `state` in parts; arrays are shared, not copied."""
+    return list(packed_stream(state))
+
+
+def packed_stream(state: TrainState, hands: Hands | None = None) -> Iterator[Buffer]:
+    """Yield the same parts one by one; hands compute the archive's digests behind the weights."""
     darknet = darknet_parts(state, RELUME_REVISION)
+    whole = xxhash.xxh3_128()
+    archive = started(hands, _archive_parts, state, darknet)
+    for part in darknet:
+        whole.update(part)
+        yield part
+    for part in archive.result():
+        whole.update(part)
+        yield part
+    yield whole.hexdigest().encode()
+
+
+def _archive_parts(state: TrainState, darknet: Parts) -> list[Buffer]:
+    """Return the archive that goes behind the Darknet part, up to the file's digest."""
     entries = _entries(state)
     manifest = {
         "format": FORMAT,
@@ -90,7 +109,7 @@ def packed_parts(state: TrainState) -> list[Buffer]:
     }
     if state.subdivision:
         manifest["subdivision"] = state.subdivision
-    out = _Parts(darknet)
+    out = _Parts(sum(map(len, darknet)))
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         archive.comment = COMMENT + b"0" * DIGEST_BYTES
         for name, parts in {MANIFEST: [_json(manifest)], **entries}.items():
@@ -100,8 +119,7 @@ def packed_parts(state: TrainState) -> list[Buffer]:
                 for part in parts:
                     entry.write(part)
     *before, end = out.parts
-    before.append(end[:-DIGEST_BYTES])
-    return [*before, _digest(*before).encode()]
+    return [*before, end[:-DIGEST_BYTES]]
 
 
 class _Parts:
@@ -109,14 +127,15 @@ class _Parts:
 
     It can do what zipfile asks of it: append, and replace a part by one of the same length
     (an entry's header, once its CRC is known).
+
+    Args of the constructor:
+        begin: bytes that stand before the first part.
     """
 
-    def __init__(self, parts: Iterable[Buffer]) -> None:
+    def __init__(self, begin: int) -> None:
         self.parts: list[Buffer] = []
         self._number_at: dict[int, int] = {}
-        self._position = 0
-        for part in parts:
-            self.write(part)
+        self._position = begin
 
     def write(self, part: Buffer) -> int:
         """Put a part where the file stands."""

@@ -11,12 +11,13 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.hands import Hands
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import Staging, TrainState
 from relume.errors import CheckpointError, RelumeError, StorageError
@@ -60,9 +61,10 @@ class Keeper:
     """Gigabytes a day, where savelast leaves the interval to the keeper."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; for tests."""
-    _writer: ThreadPoolExecutor = field(
-        init=False, default_factory=lambda: ThreadPoolExecutor(1, "relume-save")
-    )
+    _writer: Hands = field(init=False, default_factory=lambda: Hands(1))
+    """One thread, so that saves are written in turn."""
+    _hands: Hands = field(init=False, default_factory=lambda: Hands(2))
+    """Those that help it."""
     _under_way: Future[None] | None = field(init=False, default=None)
     _spare: Staging | None = field(init=False, default_factory=Staging)
     """Memory for a copy; None while a save under way uses it."""
@@ -91,9 +93,7 @@ class Keeper:
         staging, self._spare = self._spare or Staging(), None
         copied = staging.copy(state)
         stall_s = self.clock() - began
-        self._under_way = self._writer.submit(
-            self._save, copied, staging, milestone, began, stall_s
-        )
+        self._under_way = self._writer.start(self._save, copied, staging, milestone, began, stall_s)
 
     def unsaved(self, iteration: int) -> tuple[int, float]:
         """Return how far back a power cut would throw the run: in iterations, and in seconds."""
@@ -113,13 +113,16 @@ class Keeper:
     def _save(
         self, state: TrainState, staging: Staging, milestone: bool, left_at: float, stall_s: float
     ) -> None:
+        size_bytes = 0
         began_s = time.thread_time()
-        data = container.packed_parts(state)
         if milestone:
-            self._due_milestones[state.iteration] = data
+            self._due_milestones[state.iteration] = container.packed_parts(state)
         try:
             self._save_due_milestones()
-            storage.write_durably(self._last, *data, previous=self._before_last)
+            parts = container.packed_stream(state, self._hands)
+            size_bytes = storage.write_stream_durably(
+                self._last, parts, self._before_last, self._hands
+            )
         except StorageError as error:
             if not self._failing:
                 self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
@@ -133,8 +136,8 @@ class Keeper:
             self._spare = staging
         # Waiting for the disk costs the training nothing; the processor's time does, and
         # whatever else made its iterations longer (a disk that the pictures come from as well).
-        cost_s = stall_s + max(time.thread_time() - began_s, self._pace.taken_slowdown_s())
-        size_bytes = sum(map(len, data))
+        processor_s = time.thread_time() - began_s + self._hands.taken_processor_s()
+        cost_s = stall_s + max(processor_s, self._pace.taken_slowdown_s())
         self._save_from = self.clock() + pause_after(cost_s, size_bytes, self.savebudget_gb)
 
     def _save_due_milestones(self) -> None:
@@ -145,7 +148,8 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the save under way, whatever ended the training."""
-        self._writer.shutdown()
+        self._writer.close()
+        self._hands.close()
 
     def _wait(self) -> None:
         if self._under_way is not None:

@@ -10,20 +10,22 @@ calls, let any of them fail, and work out what a power cut between them leaves.
 
 import errno
 import fcntl
+import itertools
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from relume.checkpoint.hands import Hands, started
 from relume.errors import Locked, StorageError
 
 TEMPORARY = ".tmp"
 DIRECT_FROM_BYTES = 1 << 20
 """Files of this size on are written past the page cache: a tenth of the processor time, and the
 pictures that the loader reads again and again stay in it."""
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 BLOCK_BYTES = 4096
 """What direct writing asks of address and length, on every file system we know."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
@@ -91,7 +93,7 @@ class Disk:
 DISK = Disk()
 
 
-def write_durably(path: Path, *parts: Buffer, previous: Path | None = None) -> None:
+def write_durably(path: Path, *parts: Buffer, previous: Path | None = None) -> int:
     """Put `parts` at `path` so that after a crash it holds the old contents or the new.
 
     Args:
@@ -99,14 +101,26 @@ def write_durably(path: Path, *parts: Buffer, previous: Path | None = None) -> N
         parts: its whole contents, one behind the other.
         previous: where the old contents go, if they are to be kept. What that held before is
             let go only when the new contents are durable.
+    Returns:
+        The bytes written.
     Raises:
         StorageError: the disk is full, the folder cannot be written, or the device failed.
     """
+    return write_stream_durably(path, parts, previous)
+
+
+def write_stream_durably(
+    path: Path,
+    parts: Iterable[Buffer],
+    previous: Path | None = None,
+    hands: Hands | None = None,
+) -> int:
+    """Do the same with parts that, given hands, are made while those before are being written."""
     temporary = path.with_name(path.name + TEMPORARY)
     kept = None
     with _as_storage_error(path):
         try:
-            _write_whole(temporary, parts)
+            written_bytes = _write_whole(temporary, parts, hands)
             if previous is not None and path.exists():
                 kept = _kept_aside(path, previous)
             DISK.rename(temporary, path)
@@ -119,6 +133,7 @@ def write_durably(path: Path, *parts: Buffer, previous: Path | None = None) -> N
         if kept is not None and previous is not None:
             DISK.rename(kept, previous)
             sync_folder(path.parent)
+    return written_bytes
 
 
 def _kept_aside(path: Path, previous: Path) -> Path | None:
@@ -139,42 +154,35 @@ def _kept_aside(path: Path, previous: Path) -> Path | None:
     return kept
 
 
-def _write_whole(path: Path, parts: Sequence[Buffer]) -> None:
-    """Write and fsync a file that no one else knows yet."""
-    if sum(map(len, parts)) >= DIRECT_FROM_BYTES and hasattr(os, "O_DIRECT"):
-        try:
-            _written(path, parts, _write_direct, direct=True)
-        except OSError as error:
-            if error.errno not in NO_DIRECT:
-                raise
-        else:
-            return
-    _written(path, parts, _write_buffered, direct=False)
+def _write_whole(path: Path, parts: Iterable[Buffer], hands: Hands | None) -> int:
+    """Write and fsync a file that no one else knows yet; return its length.
 
-
-def _written(
-    path: Path,
-    parts: Sequence[Buffer],
-    write: Callable[[int, Sequence[Buffer]], None],
-    direct: bool,
-) -> None:
-    descriptor = DISK.create(path, direct)
+    A chunk is filled, which may mean that its contents are computed, while the one before is on
+    its way to the disk.
+    """
+    chunks = _chunks(parts)
+    first = next(chunks, memoryview(b""))
+    descriptor, direct = _created(path, len(first))
     try:
-        write(descriptor, parts)
+        under_way = started(hands, _write_chunk, descriptor, first, direct)
+        written_bytes = len(first)
+        try:
+            for chunk in chunks:
+                under_way.result()
+                under_way = started(hands, _write_chunk, descriptor, chunk, direct)
+                written_bytes += len(chunk)
+        finally:
+            under_way.result()  # the descriptor is in use until then
         DISK.fsync(descriptor)
     finally:
         DISK.close(descriptor)
+    return written_bytes
 
 
-def _write_buffered(descriptor: int, parts: Sequence[Buffer]) -> None:
-    for part in parts:
-        DISK.write(descriptor, part)
-
-
-def _write_direct(descriptor: int, parts: Sequence[Buffer]) -> None:
-    """Write through one aligned buffer; what is less than a block at the end goes the usual way."""
-    view = memoryview(mmap.mmap(-1, CHUNK_BYTES))
-    filled = 0
+def _chunks(parts: Iterable[Buffer]) -> Iterator[memoryview]:
+    """Yield the parts in chunks; a chunk holds until the next but one is asked for."""
+    buffers = itertools.cycle([memoryview(mmap.mmap(-1, CHUNK_BYTES)) for _ in range(2)])
+    view, filled = next(buffers), 0
     for part in parts:
         rest = memoryview(part)
         while rest:
@@ -182,15 +190,37 @@ def _write_direct(descriptor: int, parts: Sequence[Buffer]) -> None:
             view[filled : filled + taken] = rest[:taken]
             rest, filled = rest[taken:], filled + taken
             if filled == CHUNK_BYTES:
-                DISK.write(descriptor, view)
-                filled = 0
-    whole = filled - filled % BLOCK_BYTES
-    if whole:
-        DISK.write(descriptor, view[:whole])
-    if filled > whole:
+                yield view
+                view, filled = next(buffers), 0
+    if filled:
+        yield view[:filled]
+
+
+def _created(path: Path, size_bytes: int) -> tuple[int, bool]:
+    """Return the descriptor of a new file, and whether it is written past the page cache."""
+    if size_bytes >= DIRECT_FROM_BYTES and hasattr(os, "O_DIRECT"):
+        try:
+            return DISK.create(path, direct=True), True
+        except OSError as error:
+            if error.errno not in NO_DIRECT:
+                raise
+    return DISK.create(path), False
+
+
+def _write_chunk(descriptor: int, chunk: memoryview, direct: bool) -> None:
+    """Write a chunk; what is less than a block at the end of a file goes the usual way."""
+    whole = len(chunk) - len(chunk) % BLOCK_BYTES if direct else len(chunk)
+    try:
+        if whole:
+            DISK.write(descriptor, chunk[:whole])
+    except OSError as error:
+        if not direct or error.errno not in NO_DIRECT:
+            raise
+        whole = 0  # some file systems open a file so, and refuse to write it
+    if whole < len(chunk):
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        DISK.write(descriptor, view[whole:filled])
+        DISK.write(descriptor, chunk[whole:])
 
 
 def _drop(path: Path) -> None:
