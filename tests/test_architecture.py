@@ -27,11 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"draws", "formats"},
     "checkpoint": {"errors", "formats", "schedule"},
     "train": {"errors", "formats", "schedule", "spec", "data", "model", "checkpoint"},
+    "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "drawing": set(),
     "screen": {"errors"},
     "commands": {
         *("errors", "formats", "spec", "data", "model", "checkpoint", "train"),
-        *("drawing", "screen"),
+        *("proof", "drawing", "screen"),
     },
     "cli": {"", "errors", "screen"},  # commands are imported when they run
     "__main__": {"cli"},

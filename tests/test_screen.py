@@ -66,6 +66,20 @@ def test_time_left_follows_the_pace_of_the_last_iterations(
     assert match.group(5, 7) == ("36.000000", "1.000000")  # the slow first iteration is forgotten
 
 
+def test_off_a_terminal_steps_are_told_when_the_work_changes_and_at_every_tenth(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Screen().progress(total=40)
+    for text in ("one", "two"):
+        for done in range(10):
+            progress.at(done, text)
+
+    assert capsys.readouterr().out.splitlines() == [
+        *("one: 0/40", "one: 4/40", "one: 8/40"),
+        *("two: 0/40", "two: 4/40", "two: 8/40"),
+    ]
+
+
 def test_a_name_that_the_output_cannot_show_is_escaped() -> None:
     code = "from relume.screen import Screen; Screen().line('\\u732b \\udcff.jpg')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -159,6 +173,18 @@ def test_on_a_terminal_without_cursor_control_the_lines_are_printed() -> None:
     shown = _on_a_terminal(_some_iterations, 80, name="dumb")
 
     assert " 500000: 12.345600, 7.125000 avg loss, " in shown
+
+
+def test_on_a_terminal_steps_are_a_bar_with_what_is_done_beside_it() -> None:
+    def run(screen: Screen) -> None:
+        progress = screen.progress(total=40)
+        progress.at(7, "killed 1 of 5 times, start 2")
+        screen.line("kill 2 of 5 in iteration 9")
+
+    rows = re.split(r"[\r\n]+", _on_a_terminal(run, 80))
+
+    assert any(row.startswith("7/40 ") and "killed 1 of 5 times, start 2" in row for row in rows)
+    assert "kill 2 of 5 in iteration 9" in rows
 
 
 def test_closing_twice_or_with_no_bar_does_nothing() -> None:

@@ -61,6 +61,8 @@ class Command:
 
 
 SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
+CLEAR = Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum")
+ALLOW_CHANGE = Flag(bool, "go on although settings differ from the checkpoint's")
 THREADS = Flag(int, "compute threads, part of the run (default: all)", "N")
 WORKERS = Flag(int, "loading threads (default 2); changes no number", "N")
 DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
@@ -75,9 +77,9 @@ COMMANDS = (
         "relume detector train data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15",
         "relume.commands.train:train",
         {
-            "-clear": Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum"),
+            "-clear": CLEAR,
             "-resume": Flag(bool, "go on from the newest good checkpoint, whatever WEIGHTS says"),
-            "-allow-change": Flag(bool, "go on although settings differ from the checkpoint's"),
+            "-allow-change": ALLOW_CHANGE,
             "-exact": Flag(bool, "refuse to go on where the same bits cannot be promised"),
             "-seed": SEED,
             "-threads": THREADS,
@@ -129,6 +131,28 @@ COMMANDS = (
         "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
         "relume inspect backup/yolov3_last.weights",
         "relume.commands.files:inspect",
+    ),
+    Command(
+        "prove",
+        ("DATA", "CFG", "[WEIGHTS]"),
+        "Train the first iterations of a run twice, once left alone and once killed at random "
+        "moments, each time as `detector train` with these arguments, and compare every file. "
+        "Exit status 0: same; 1: different; 2: trouble.",
+        "relume prove data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15 -iterations 30 -kills 5",
+        "relume.commands.prove:prove",
+        {
+            "-iterations": Flag(int, "iterations of each of the two (default 30)", "N"),
+            "-kills": Flag(int, "how often one is killed (default 5)", "N"),
+            "-seed": Flag(int, "random seed of the run, and of the moments of the kills", "N"),
+            "-folder": Flag(str, "where both are trained (default NAME.prove beside backup)", "F"),
+            "-keep": Flag(bool, "keep that folder; it is kept anyway where something differs"),
+            "-clear": CLEAR,
+            "-allow-change": ALLOW_CHANGE,
+            "-threads": THREADS,
+            "-workers": WORKERS,
+            "-i": GPU,
+            "-nogpu": NOGPU,
+        },
     ),
     Command(
         "verify",

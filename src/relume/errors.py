@@ -15,6 +15,7 @@ RelumeError
 │   ├── OtherEnvironment    the run's numeric environment cannot be re-created
 │   └── Locked              another process trains in this folder
 ├── StorageError            the file system refused a write
+├── TrainerEnded            a trainer that `relume prove` watches ended in trouble of its own
 └── TrainingError
     └── NotFinite           the loss is NaN or infinite
 
@@ -89,6 +90,10 @@ class Locked(CheckpointError):
 
 class StorageError(RelumeError):
     """The file system refused a write; nothing that was durable before is lost."""
+
+
+class TrainerEnded(RelumeError):
+    """A trainer that `relume prove` watches ended in trouble of its own."""
 
 
 class TrainingError(RelumeError):

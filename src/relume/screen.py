@@ -26,7 +26,7 @@ class Screen:
     """Standard output for results, standard error for what goes wrong."""
 
     def __init__(self) -> None:
-        self._bar: TrainingProgress | None = None
+        self._bar: TrainingProgress | StepProgress | None = None
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -57,6 +57,11 @@ class Screen:
         self._bar = TrainingProgress(done, total)
         return self._bar
 
+    def progress(self, total: int) -> "StepProgress":
+        """Return the display of work in steps."""
+        self._bar = StepProgress(total)
+        return self._bar
+
     def close(self) -> None:
         """Put the terminal back in order."""
         if self._bar is not None:
@@ -69,17 +74,8 @@ class TrainingProgress:
     def __init__(self, done: int, total: int) -> None:
         self._total = total
         self._times: deque[tuple[float, int]] = deque([(time.monotonic(), done)], RECENT + 1)
-        console = Console()
-        self._progress: Progress | None = None
-        if sys.stdout is not None and sys.stdout.isatty() and not console.is_dumb_terminal:
-            self._progress = Progress(
-                # What must not break gets its width first, and the bar what is left.
-                TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
-                BarColumn(bar_width=None),
-                _Fields(table_column=Column(no_wrap=True)),
-                console=console,
-                transient=False,
-            )
+        self._progress = _bar(transient=False)
+        if self._progress is not None:
             self._task = self._progress.add_task("", completed=done, total=total, fields="")
             self._progress.start()
 
@@ -126,6 +122,51 @@ class TrainingProgress:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class StepProgress:
+    """A bar on a terminal; elsewhere a line when something else is done, and at every tenth."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._said = ("", -1)
+        self._progress = _bar(transient=True)
+        if self._progress is not None:
+            self._task = self._progress.add_task("", total=total, fields="")
+            self._progress.start()
+
+    def at(self, done: int, text: str) -> None:
+        """Show that so many steps of what `text` names are done.
+
+        Raises:
+            BrokenPipeError, StorageError: as Screen.line.
+        """
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, fields=text)
+        elif self._said != (said := (text, done * 10 // self._total)):
+            self._said = said
+            _print(f"{text}: {done}/{self._total}")
+
+    def close(self) -> None:
+        """Stop drawing."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _bar(transient: bool) -> Progress | None:
+    """Return a bar that is not drawn yet; None where there is no terminal."""
+    console = Console()
+    if sys.stdout is None or not sys.stdout.isatty() or console.is_dumb_terminal:
+        return None
+    return Progress(
+        # What must not break gets its width first, and the bar what is left.
+        TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None),
+        _Fields(table_column=Column(no_wrap=True)),
+        console=console,
+        transient=transient,
+    )
 
 
 class _Fields(ProgressColumn):

@@ -177,6 +177,20 @@ def test_files_moved_aside_go_into_the_first_free_number(tmp_path: Path) -> None
     assert not (tmp_path / "a").exists()
 
 
+def test_a_folder_is_removed_with_all_in_it_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text("a")
+    folder = tmp_path / "folder"
+    (folder / "inner" / "deep").mkdir(parents=True)
+    (folder / "inner" / "b").write_text("b")
+    (folder / "linked").symlink_to(tmp_path / "kept")
+    (folder / "c").symlink_to(tmp_path / "kept" / "a")
+    storage.remove_folder(folder)
+
+    assert not folder.exists()
+    assert (tmp_path / "kept" / "a").read_text() == "a"
+
+
 def test_an_append_file_takes_up_where_a_nearly_full_disk_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

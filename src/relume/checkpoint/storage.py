@@ -81,6 +81,10 @@ class Disk:
         """Create a folder and its parents if missing."""
         folder.mkdir(parents=True, exist_ok=True)
 
+    def remove_folder(self, folder: Path) -> None:
+        """Take an empty folder away."""
+        folder.rmdir()
+
     def fsync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
         descriptor = os.open(folder, os.O_RDONLY)
@@ -247,6 +251,19 @@ def make_folder(folder: Path) -> None:
     with _as_storage_error(folder):
         DISK.make_folder(folder)
         sync_folder(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and everything in it; links are deleted, not followed."""
+    with _as_storage_error(folder):
+        for path, folders, files in os.walk(folder, topdown=False):
+            here = Path(path)
+            for name in files:
+                DISK.unlink(here / name)
+            for name in folders:
+                inner = here / name
+                DISK.unlink(inner) if inner.is_symlink() else DISK.remove_folder(inner)
+        DISK.remove_folder(folder)
 
 
 def move_aside(paths: list[Path], aside: Path) -> Path:

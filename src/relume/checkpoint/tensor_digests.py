@@ -118,6 +118,8 @@ class DigestFile:
     """Iterations done at every start."""
     repeated: Difference | None
     """The first iteration that gave another result when it was computed again."""
+    computed_again: int
+    """Iterations that were computed although they had been before."""
 
     def tensors(self, iteration: int) -> Tensors:
         """Return the digests after an iteration."""
@@ -145,14 +147,17 @@ def read_digest_file(path: Path) -> DigestFile:
     contents: dict[int, str] = {}
     starts: list[int] = []
     again: list[tuple[int, int, int]] = []
+    computed_again = 0
     for offset, line in _lines(path):
         iteration = int(line["iteration"])
         content = xxhash.xxh3_64_hexdigest(json.dumps(line["tensors"], sort_keys=True).encode())
         if contents.get(iteration, content) != content:
             again.append((iteration, offsets[iteration], offset))
-        offsets[iteration], contents[iteration] = offset, content
         if line.get("start"):
             starts.append(iteration)
+        else:
+            computed_again += iteration in offsets
+        offsets[iteration], contents[iteration] = offset, content
     if not offsets:
         raise WeightsError(path, "holds no tensor digests", "a file of -tensor_digests")
     repeated = None
@@ -160,7 +165,7 @@ def read_digest_file(path: Path) -> DigestFile:
         iteration, before, after = min(again)
         both = _tensors_at(path, before), _tensors_at(path, after)
         repeated = _difference(iteration, *both, ("the first time", "the second time"))
-    return DigestFile(path, offsets, tuple(starts), repeated)
+    return DigestFile(path, offsets, tuple(starts), repeated, computed_again)
 
 
 def first_difference(one: DigestFile, other: DigestFile) -> Difference | None:

@@ -1,0 +1,244 @@
+"""`relume prove`: interrupts a run of the user's own at random moments and compares every file."""
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from relume.checkpoint import storage
+from relume.errors import Locked, StorageError, TrainerEnded, UsageError
+from relume.formats.data_files import read_data_file
+from relume.proof import outcome
+from relume.proof.inputs import (
+    AGAIN,
+    INTERRUPTED,
+    STRAIGHT,
+    Plan,
+    in_folder,
+    needed_bytes,
+    schedule_changes,
+    write_inputs,
+)
+from relume.proof.runs import Command, train_interrupted, train_straight
+from relume.screen import Screen
+from relume.spec import Flags, RunSpec, read_spec
+from relume.train.given_weights import StartFlags, read_given
+
+Value = str | int | float | bool
+SAME, DIFFERENT = 0, 1
+ITERATIONS, KILLS = 30, 5
+PROGRAM = (sys.executable, "-P", "-m", "relume")
+"""What a user's `relume` runs; -P: a folder called relume, where it is given, is not it."""
+HANDED_ON = ("-clear", "-allow-change", "-seed", "-threads", "-workers", "-i", "-nogpu")
+"""Flags that every start of the proof is given too."""
+UNFINISHED = "unfinished"
+"""The file that a proof's folder holds until there is a verdict."""
+LOCK = "prove"
+VERDICT = "verdict.txt"
+
+
+def prove(
+    arguments: list[str],
+    flags: Mapping[str, Value],
+    screen: Screen,
+    program: tuple[str, ...] = PROGRAM,
+) -> int:
+    """Prove the promise on one run; return 0: same, 1: different.
+
+    Args:
+        program: what is started as `relume`; for tests.
+    Raises:
+        RelumeError: no verdict could be reached.
+    """
+    plan = _plan(arguments, flags, screen)
+    command = Command(program, _handed_on(arguments, flags))
+    keeps = bool(flags.get("-keep"))
+    with _ended_by_signals(), _own_folder(plan, screen):
+        try:
+            same, lines = _verdict(plan, command, screen)
+            keeps = keeps or not same
+            if keeps:
+                lines.append(f"  everything is kept in {plan.folder}")
+                storage.write_durably(plan.folder / VERDICT, "\n".join([*lines, ""]).encode())
+                storage.remove(plan.folder / UNFINISHED)
+            screen.text("\n".join(lines))
+        except (KeyboardInterrupt, BrokenPipeError):
+            if not keeps:
+                storage.remove_folder(plan.folder)
+            raise
+        if not keeps:
+            storage.remove_folder(plan.folder)
+    return SAME if same else DIFFERENT
+
+
+def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[str]]:
+    """Train, compare, and return whether all is the same, and the lines that say so."""
+    write_inputs(plan)
+    seed = plan.spec.recipe.seed
+    screen.line(
+        f"trains iterations {plan.start + 1} to {plan.end} of '{plan.name}' twice in "
+        f"{plan.folder}: left alone, and killed {plan.kills} times (moments of seed {seed})"
+    )
+    progress = screen.progress(plan.iterations)
+    timeline = train_straight(command, plan, STRAIGHT, progress.at)
+    kills = train_interrupted(command, plan, timeline, seed, progress.at, screen.line)
+    if not kills:
+        raise TrainerEnded(
+            f"{INTERRUPTED} run",
+            "it was over before a kill struck",
+            "a longer run",
+            "give more -iterations",
+        )
+    found = outcome.compare(plan, STRAIGHT, INTERRUPTED)
+    done = outcome.summary(plan, kills, found)
+    if found.same:
+        verdict, *meaning = outcome.same_lines(plan, found, schedule_changes(plan))
+        lines = [verdict, *done, *meaning]
+    else:
+        screen.line("different; trains once more, left alone, to see what that leaves")
+        train_straight(command, plan, AGAIN, progress.at)
+        again = outcome.compare(plan, STRAIGHT, AGAIN)
+        lines = [*outcome.different_lines(found, again), *done]
+    progress.close()
+    return found.same, lines
+
+
+def _plan(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> Plan:
+    """Read the run as `detector train` does, and find out where it would begin."""
+    iterations = _count(flags, "-iterations", ITERATIONS)
+    kills = _count(flags, "-kills", KILLS)
+    seed = flags.get("-seed")
+    given = Flags(seed=None if seed is None else int(seed))
+    spec = read_spec(arguments[0], arguments[1], given, screen.warn)
+    folder = _folder(flags, spec)
+    start, max_batches = _start(arguments, flags, spec, folder), spec.recipe.cfg.net.max_batches
+    if start >= max_batches:
+        raise UsageError(
+            arguments[2],
+            f"has {start} iterations behind it, all of max_batches={max_batches}",
+            "a run that is not finished",
+            f"raise max_batches in {arguments[1]}, or give -clear",
+        )
+    end = min(start + iterations, max_batches)
+    if end < start + iterations:
+        screen.warn(f"max_batches={max_batches}: proves {end - start} iterations")
+    return Plan(spec, read_data_file(arguments[0]), start, end, kills, folder)
+
+
+def _count(flags: Mapping[str, Value], name: str, standard: int) -> int:
+    number = int(flags.get(name, standard))
+    if number < 1:
+        raise UsageError(name, str(number), "1 or more", "see relume prove -h")
+    return number
+
+
+def _folder(flags: Mapping[str, Value], spec: RunSpec) -> Path:
+    """Return the proof's folder: NAME.prove beside the run's own, or the one that is named."""
+    backup = spec.operation.backup.absolute()
+    if "-folder" not in flags:
+        return backup.parent / f"{spec.operation.name}.prove"
+    folder = Path(str(flags["-folder"])).absolute()
+    if folder.resolve() == backup.resolve():
+        raise UsageError("-folder", f"{folder} holds the run itself", "a folder of its own")
+    return folder
+
+
+def _start(arguments: list[str], flags: Mapping[str, Value], spec: RunSpec, folder: Path) -> int:
+    """Return the iterations that WEIGHTS have behind them."""
+    start = StartFlags(
+        weights=arguments[2] if len(arguments) > 2 else None, clear=bool(flags.get("-clear"))
+    )
+    given = read_given(in_folder(spec, folder / STRAIGHT), start, None, lambda text: None)
+    if given.state is not None:
+        return given.state.iteration
+    if given.plain is None or given.plain.end != "whole" or start.clear:
+        return 0
+    return given.plain.header.seen // spec.recipe.cfg.net.batch
+
+
+def _handed_on(arguments: list[str], flags: Mapping[str, Value]) -> tuple[str, ...]:
+    words = list(arguments[2:])
+    for name in HANDED_ON:
+        if name in flags:
+            words += [name] if flags[name] is True else [name, str(flags[name])]
+    return tuple(words)
+
+
+@contextmanager
+def _own_folder(plan: Plan, screen: Screen) -> Iterator[None]:
+    """Make the folder of the proof, or empty that of one which was interrupted.
+
+    Raises:
+        UsageError: it holds anything else.
+        Locked: another proof, or a trainer of an earlier one, works in it.
+        StorageError: it cannot be written, or the disk has too little space.
+    """
+    folder, marker = plan.folder, plan.folder / UNFINISHED
+    if folder.exists() and not marker.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            folder,
+            "is there already, and no unfinished proof",
+            "a folder of its own",
+            "move it away, or name another by -folder",
+        )
+    storage.make_folder(folder)
+    with _alone(folder, LOCK):
+        storage.write_durably(marker)
+        for run in (STRAIGHT, INTERRUPTED, AGAIN):
+            if plan.backup(run).is_dir():
+                with _alone(plan.backup(run), plan.name):
+                    pass
+        left = [path for path in folder.iterdir() if path.name not in (UNFINISHED, f"{LOCK}.lock")]
+        if left:
+            screen.warn(f"{folder}: left by a proof that was interrupted; begins anew")
+        for path in left:
+            storage.remove_folder(path) if path.is_dir() else storage.remove(path)
+        _check_space(plan)
+        yield
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    try:
+        with storage.locked(folder, name):
+            yield
+    except Locked as error:
+        raise Locked(
+            folder,
+            "a proof, or a trainer that one has left, still works here",
+            "one at a time",
+            "wait for its end, or name another folder by -folder",
+        ) from error
+
+
+def _check_space(plan: Plan) -> None:
+    needed, free = needed_bytes(plan), shutil.disk_usage(plan.folder).free
+    if needed > free:
+        raise StorageError(
+            plan.folder,
+            f"has {free / 1e9:,.2f} GB free",
+            f"about {needed / 1e9:,.2f} GB for two runs",
+            "free some, or name a folder on another disk by -folder",
+        )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a terminal that closes, or a batch system, end a proof as Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            if before[number] is signal.SIG_DFL:
+                signal.signal(number, end)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

@@ -1,0 +1,27 @@
+"""`relume` with a defect that users would not see: momentum is not restored when a run goes on."""
+
+import sys
+
+import numpy.typing as npt
+import torch
+from numpy import uint64
+
+from relume.checkpoint.state import TrainState
+from relume.cli import main
+from relume.model.network import Network
+from relume.train import capture, loop
+
+
+def forgetful_install(
+    state: TrainState, network: Network, optimizer: torch.optim.Optimizer, pictures: int
+) -> npt.NDArray[uint64]:
+    """Install a state, and then lose the momentum."""
+    digests = capture.install(state, network, optimizer, pictures)
+    for kept in optimizer.state.values():
+        kept["momentum_buffer"].zero_()
+    return digests
+
+
+if __name__ == "__main__":
+    loop.install = forgetful_install  # type: ignore[attr-defined]
+    sys.exit(main(sys.argv[1:]))
