@@ -14,8 +14,8 @@ from relume.screen import Screen
 from tests.contract.small_runs import sgd_cfg, write_run
 
 ROOT = Path(__file__).parents[2]
-SEED = next(s for s in range(99) if 0.4 < float(draw_uniforms(s, PURPOSE, (0,), 1)[0]) < 0.6)
-"""Its first kill strikes in the middle of a short run."""
+SEED = next(s for s in range(99) if 0.2 < float(draw_uniforms(s, PURPOSE, (0,), 1)[0]) < 0.3)
+"""Its first kill strikes within the iterations, however long the chart at the end takes."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prove(program: tuple[str, ...]) -> int:
-    flags = {"-iterations": 24, "-kills": 1, "-seed": SEED, "-threads": 1, "-keep": True}
+    flags = {"-iterations": 40, "-kills": 1, "-seed": SEED, "-threads": 1, "-keep": True}
     return command.prove(["obj.data", "net.cfg"], flags, Screen(), program)
 
 
@@ -41,11 +41,11 @@ def test_the_real_trainer_passes(folder: Path, capsys: pytest.CaptureFixture[str
 
     assert status == 0, out
     assert "1 of 1 SIGKILL struck: in iteration " in out
-    assert "in 25 states" in out
+    assert "in 41 states" in out
     names = sorted(path.name for path in (folder / "net.prove" / "interrupted").iterdir())
     assert names == [
         *("chart.png", "chart_net.png", "net.backup", "net.journal.jsonl", "net.lock", "net.log"),
-        *("net_12.weights", "net_24.backup", "net_24.weights"),
+        *("net_20.weights", "net_40.backup", "net_40.weights"),
         *("net_final.weights", "net_last.weights"),
     ]
 
@@ -59,7 +59,7 @@ def test_momentum_that_is_not_restored_is_found_at_the_right_iteration_and_tenso
     (went_on_from,) = re.findall(r"goes on from .*\(iteration (\d+)\)", log)
 
     assert status == 1, out
-    assert 0 < int(went_on_from) < 24
+    assert 0 < int(went_on_from) < 40
     assert re.search(
         rf"first difference: iteration {int(went_on_from) + 1}: momentum/0\.\w+ is the first tensor"
         r" that differs \(momentum \d+ of \d+, weights \d+ of \d+\)",
