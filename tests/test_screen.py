@@ -55,7 +55,7 @@ def test_off_a_terminal_an_iteration_is_darknets_line(capsys: pytest.CaptureFixt
 def test_time_left_follows_the_pace_of_the_last_iterations(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([0.0, *(100.0 + 36 * i for i in range(40))])
+    clock = iter([0.0, 0.0, *(100.0 + 36 * i for i in range(40))])
     monkeypatch.setattr("relume.screen.time.monotonic", lambda: next(clock))
     progress = Screen().training(done=1000, total=1140)
     for iteration in range(1001, 1041):

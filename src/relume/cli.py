@@ -84,6 +84,12 @@ COMMANDS = (
             "-seed": SEED,
             "-threads": THREADS,
             "-workers": WORKERS,
+            "-max_time": Flag(
+                str,
+                "stop after T seconds, or H:MM:SS, from the command's start: ends the subdivision "
+                "under way, saves, exit status 75",
+                "T",
+            ),
             "-tensor_digests": Flag(
                 str, "add a line per iteration with the digest of every tensor", "FILE"
             ),

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -26,6 +27,8 @@ class Screen:
     """Standard output for results, standard error for what goes wrong."""
 
     def __init__(self) -> None:
+        self.began_s = time.monotonic()
+        """When the command began."""
         self._bar: TrainingProgress | StepProgress | None = None
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -206,8 +209,9 @@ def _print_aside(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
-    except RuntimeError:
-        pass  # a signal came in the middle of another line; the request itself is noted
+    except RuntimeError:  # a signal came in the middle of another line: past Python's buffer
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _silence(stream: TextIO) -> None:

@@ -13,7 +13,6 @@ from relume.checkpoint import container, storage
 from relume.checkpoint.container import Buffer, plain
 from relume.checkpoint.keeper import (
     Keeper,
-    claimed_iteration,
     claimed_position,
     iteration_in_name,
     newest_good,
@@ -279,17 +278,17 @@ def test_a_missing_or_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert run_files(tmp_path / "no", "net") == []
 
 
-def test_the_claimed_iteration_is_read_without_the_whole_file(tmp_path: Path) -> None:
+def test_the_claimed_position_is_read_without_the_whole_file(tmp_path: Path) -> None:
     write(
         tmp_path,
         {"a": PACKED[6], "b": plain(STATES[6]), "c": PACKED[6][:3000], "d": PACKED[6] + b"\0"},
     )
 
-    claims = [claimed_iteration(tmp_path / name) for name in "abcd"]
+    claims = [claimed_position(tmp_path / name) for name in "abcd"]
 
-    assert claims[:2] == [6, None]
+    assert claims[:2] == [(6, 0), None]
     assert claims[2] is not None
-    assert claims[2] > 10**9  # to be looked at first, and found damaged
+    assert claims[2] > (10**9, 0)  # to be looked at first, and found damaged
     assert claims[3] is not None
 
 

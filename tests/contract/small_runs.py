@@ -9,11 +9,15 @@ import torch
 
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
+from relume.data.batch import MiniBatch
 from relume.demo_pictures import write_data_set
+from relume.model.network import Network
 from relume.spec import Flags, RunSpec, read_spec
+from relume.train import loop, step
 from relume.train.environment import declare
 from relume.train.journal import Journal
-from relume.train.loop import Stop, train
+from relume.train.loop import Stop
+from relume.train.partial import Partial
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 from tests.cfg_texts import small_cfg
@@ -40,9 +44,9 @@ def sgd_cfg(max_batches: int = 200, **options: object) -> str:
     )
 
 
-def adam_cfg(max_batches: int = 200) -> str:
+def adam_cfg(max_batches: int = 200, **options: object) -> str:
     """The same with Adam."""
-    return sgd_cfg(max_batches, adam=1, B1=0.9, B2=0.999)
+    return sgd_cfg(max_batches, adam=1, B1=0.9, B2=0.999, **options)
 
 
 def write_run(folder: Path, cfg_text: str) -> Path:
@@ -69,27 +73,39 @@ def train_until(
     iteration: int | None = None,
     start: StartFlags | None = None,
     said: list[str] | None = None,
+    subdivision: int = 0,
     **operation: int,
 ) -> TrainState:
     """Start or go on as the command does, in this process; stop after `iteration`.
 
-    What the start says is added to `said`.
+    And, if `subdivision` is not 0, after so many subdivisions of the next one. What the start
+    says is added to `said`.
     """
     operation = {"workers": 0, "savelast": 1, **operation}
     spec = read_run(folder, **operation)
     state = start_of(folder, start, said)
-    stop = Stop(requested=iteration is not None and state.iteration >= iteration)
+    end = None if iteration is None else (iteration, subdivision)
+    stop = Stop(requested=end is not None and state.reached >= end)
+    done = list(state.reached)
 
     def watch(state: TrainState, report: Report) -> None:
-        stop.requested = state.iteration == iteration
+        done[:] = state.reached
+        stop.requested = state.reached == end
+
+    def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
+        step.train_subdivision(network, partial, mini_batch)
+        done[1] += 1
+        stop.requested = tuple(done) == end
 
     folder, name = spec.operation.backup, spec.operation.name
     keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, pytest.fail)
     journal = Journal(folder / f"{name}.journal.jsonl", state.history, pytest.fail)
-    try:
-        return train(spec, state, keeper, journal, stop, watch, CPU)
-    finally:
-        journal.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_subdivision", train_subdivision)
+        try:
+            return loop.train(spec, state, keeper, journal, stop, watch, CPU)
+        finally:
+            journal.close()
 
 
 def start_of(

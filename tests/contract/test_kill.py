@@ -4,16 +4,21 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_kill.py
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from relume.checkpoint import container
+from relume.checkpoint.state import TrainState
+from relume.data.order import index_at
 from tests.command_line import relume
 from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run, sgd_cfg, write_run
@@ -41,10 +46,9 @@ def promised(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in files if p.suffix not in (".log", ".lock")}
 
 
-def last_iteration(folder: Path) -> int:
-    """Return the iteration of the newest checkpoint."""
+def newest_state(folder: Path) -> TrainState:
     path = folder / "backup" / "net_last.weights"
-    return container.unpack(path.read_bytes(), path).iteration
+    return container.unpack(path.read_bytes(), path)
 
 
 def test_an_undisturbed_run_leaves_all_that_is_promised(straight: Path) -> None:
@@ -85,21 +89,68 @@ def test_a_run_killed_at_random_moments_leaves_the_same_files(
 def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
     straight: Path, tmp_path: Path
 ) -> None:
+    """Each stop falls between the two subdivisions of an iteration: the loader says when."""
     folder = copied_run(straight, tmp_path / "stopped")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        process = Relume(folder, *TRAIN)
-        assert process.read_until(" avg loss", times=3)
-        process.signal(number)
+    for number, position in ((signal.SIGTERM, 2), (signal.SIGINT, 6), (signal.SIGUSR1, 2)):
+        with held_up(folder, position) as (picture, content):
+            process = Relume(folder, *TRAIN[:-1], "0")
+            with picture.open("wb") as file:  # opens when the other side does
+                process.signal(number)
+                file.write(content)
+
+            assert process.ended() == 75, process.output
+        lines = process.output.splitlines()
+        done = f"iteration {position // 4} (+1 of 2 subdivisions)"
+        assert f"relume: {number.name}: saves after this subdivision, then stops" in lines
+        assert lines[-1] == f"relume: stopped at {done}; the same command goes on from there"
+        state = newest_state(folder)
+        assert state.reached == (position // 4, 1)
+        if number == signal.SIGINT:  # the last one begins anew
+            process = Relume(folder, *TRAIN)
+            assert process.ended() == 0
+            assert f"relume: goes on from backup/net_last.weights ({done})" in process.output
+            assert promised(folder) == promised(straight)
+            shutil.rmtree(folder / "backup")
+    process = Relume(folder, *TRAIN)
+
+    assert process.ended() == 0
+    assert promised(folder) == promised(straight)
+
+
+@contextmanager
+def held_up(folder: Path, position: int) -> Iterator[tuple[Path, bytes]]:
+    """Make a pipe of the picture at a position: who reads it waits. It is a picture at the end."""
+    paths = (folder / "train.txt").read_text().split()
+    picture = folder / paths[index_at(0, position, len(paths))]
+    content = picture.read_bytes()
+    picture.unlink()
+    os.mkfifo(picture)
+
+    try:
+        yield picture, content
+    finally:
+        picture.unlink()
+        picture.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "-max_time"])
+def test_a_picture_that_never_comes_does_not_hold_up_a_stop(
+    straight: Path, tmp_path: Path, how: str
+) -> None:
+    folder = copied_run(straight, tmp_path / "stuck")
+    with held_up(folder, 6):
+        limit = ("-max_time", "1.5") if how == "-max_time" else ()
+        process = Relume(folder, *TRAIN, *limit)
+        if how == "SIGTERM":
+            assert process.read_until(" avg loss")
+            process.signal(signal.SIGTERM)
 
         assert process.ended() == 75, process.output
-        lines = process.output.splitlines()
-        last = next(line for line in reversed(lines) if " avg loss" in line)
-        iteration = int(last.partition(":")[0])
-        assert f"relume: {number.name}: saves after this iteration, then stops" in lines
-        assert lines[-1] == (
-            f"relume: stopped at iteration {iteration}; the same command goes on from there"
-        )
-        assert last_iteration(folder) == iteration
+    line = process.output.splitlines()[-1]
+    if how == "SIGTERM":
+        assert re.match(r"relume: stopped at iteration 1( \(\+1 of 2 subdivisions\))?; the ", line)
+    else:  # how far it comes depends on the machine
+        assert line.startswith("relume: -max_time is over; stopped at iteration ")
     process = Relume(folder, *TRAIN)
 
     assert process.ended() == 0
@@ -149,43 +200,38 @@ def test_a_reader_that_goes_away_stops_the_run_like_a_signal(
     process.close_output()
 
     assert process.ended() == 75
-    assert 3 <= last_iteration(folder) < ITERATIONS
+    assert 3 <= newest_state(folder).iteration < ITERATIONS
     process = Relume(folder, *TRAIN)
     assert process.ended() == 0
     assert promised(folder) == promised(straight)
 
 
-@pytest.fixture
-def stuck(straight: Path, tmp_path: Path) -> Path:
-    """A folder in which a run waits for a picture that never comes."""
+def test_a_second_ctrl_c_leaves_at_once(straight: Path, tmp_path: Path) -> None:
+    """Without loader threads a picture that does not come holds up everything."""
     folder = copied_run(straight, tmp_path / "stuck")
-    picture = folder / (folder / "train.txt").read_text().split()[0]
-    picture.unlink()
-    os.mkfifo(picture)
-    return folder
+    with held_up(folder, 0) as (picture, _):
+        process = Relume(folder, *TRAIN[:-1], "0")
+        with picture.open("wb"):  # opens when the other side does
+            process.signal(signal.SIGINT)
+            assert process.read_until("relume: SIGINT: saves after this subdivision, then stops")
+            process.signal(signal.SIGINT)
 
-
-def test_a_second_ctrl_c_leaves_at_once(stuck: Path) -> None:
-    process = Relume(stuck, *TRAIN)
-    assert process.read_until("relume: seed 0, 1 threads")
-    process.signal(signal.SIGINT)
-    assert process.read_until("relume: SIGINT: saves after this iteration, then stops")
-    process.signal(signal.SIGINT)
-
-    assert process.ended() == 130
+            assert process.ended() == 130
     assert process.output.splitlines()[-1].startswith("relume: left at once; the same command")
     assert "Traceback" not in process.output
 
 
 def test_a_second_run_in_the_same_folder_is_refused(
-    stuck: Path, monkeypatch: pytest.MonkeyPatch
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = Relume(stuck, *TRAIN)
-    assert process.read_until("relume: seed 0, 1 threads")
-    monkeypatch.chdir(stuck)
-    second = relume(*TRAIN)
-    process.signal(signal.SIGKILL)
+    folder = copied_run(straight, tmp_path / "stuck")
+    with held_up(folder, 0):
+        process = Relume(folder, *TRAIN)
+        assert process.read_until("relume: seed 0, 1 threads")
+        monkeypatch.chdir(folder)
+        second = relume(*TRAIN)
+        process.signal(signal.SIGKILL)
 
-    assert process.ended() == -signal.SIGKILL
+        assert process.ended() == -signal.SIGKILL
     assert second.status == 2
     assert " trains 'net' in this folder; one run per name and folder; " in second.error

@@ -135,11 +135,11 @@ def test_statistics_fold_in_order_with_every_step_rounded_to_float32() -> None:
     network.fold_statistics(parts)
     after = network.darknet_arrays()
     layers = [name.split(".")[0] for name in after if name.endswith("rolling_mean")]
-    for place, layer in enumerate(layers):
+    for layer in layers:
         for which, name in enumerate(("rolling_mean", "rolling_variance")):
             running = before[f"{layer}.{name}"]
             for part in parts:
-                share = part[place][which].numpy() * np.float32(0.01)
+                share = part[int(layer)][which].numpy() * np.float32(0.01)
                 running = running * np.float32(0.99) + share
             assert np.array_equal(after[f"{layer}.{name}"].numpy(), running)
 

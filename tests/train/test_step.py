@@ -13,7 +13,14 @@ from relume.errors import NotFinite
 from relume.formats.cfg import parse_cfg
 from relume.model.network import Network
 from relume.train.optimizer import build_optimizer
-from relume.train.step import GradientTree, images_to_tensor, train_iteration, updated_average
+from relume.train.partial import GradientTree, Partial
+from relume.train.step import (
+    Report,
+    images_to_tensor,
+    train_subdivision,
+    update,
+    updated_average,
+)
 from tests.checkpoint.states import tiny_cfg
 
 
@@ -85,6 +92,19 @@ def mini_batches(network: Network, first: int = 0) -> Iterator[MiniBatch]:
         first += size
 
 
+def train_iteration(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[MiniBatch],
+    iteration: int,
+    rate: float,
+) -> tuple[Report, Partial]:
+    partial = Partial()
+    for _ in range(network.cfg.net.subdivisions):
+        train_subdivision(network, partial, next(batches))
+    return update(network, optimizer, partial, iteration, rate, (32, 32)), partial
+
+
 def bits(network: Network, optimizer: torch.optim.Optimizer) -> bytes:
     tensors = [*network.darknet_arrays().values()]
     tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
@@ -96,10 +116,10 @@ def test_an_iteration_consumes_its_batch_and_reports_losses_that_add_up() -> Non
     optimizer = build_optimizer(network.trained_parameters(), network.cfg.net)
     before = bits(network, optimizer)
 
-    report, consumed = train_iteration(network, optimizer, mini_batches(network), 1, 0.01)
+    report, partial = train_iteration(network, optimizer, mini_batches(network), 1, 0.01)
 
     parts = np.array([report.box_loss, report.objectness_loss, report.class_loss], np.float32)
-    assert [batch.positions for batch in consumed] == [(0, 1), (2, 3)]
+    assert partial.rows == partial.digests == [0, 1, 2, 3]
     assert report.loss == parts.sum(dtype=np.float32)
     assert (report.rate, report.width, report.height) == (0.01, 32, 32)
     assert bits(network, optimizer) != before

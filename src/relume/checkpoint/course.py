@@ -204,6 +204,24 @@ def _same_schedule(then: RecipeRecord, now: RecipeRecord, iterations: range) -> 
     )
 
 
+def same_partial(state: TrainState, now: RecipeRecord) -> bool:
+    """Tell whether an iteration that has begun goes on under today's recipe.
+
+    Said of harmless differences, which leave one thing open: the input size from here on.
+    """
+    if not state.subdivision:
+        return True
+    sizes = [
+        input_size(
+            parse_cfg(recipe.cfg_text, "recipe/cfg", "train"),
+            int(recipe.keys["seed"]),
+            state.iteration + 1,
+        )
+        for recipe in (state.recipe, now)
+    ]
+    return sizes[0] == sizes[1]
+
+
 def _of_schedule(key: str) -> bool:
     section, _, name = key.rpartition(".")
     return (section == "net" and name in SCHEDULE) or key.endswith(".yolo.random")

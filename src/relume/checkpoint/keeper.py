@@ -341,12 +341,6 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
             return sys.maxsize, 0
 
 
-def claimed_iteration(path: Path) -> int | None:
-    """Return the first half of `claimed_position`."""
-    position = claimed_position(path)
-    return None if position is None else position[0]
-
-
 def run_of(path: Path) -> str | None:
     """Return NAME of a checkpoint's file name; None: no checkpoint is called like that."""
     longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run

@@ -114,7 +114,7 @@ class RecipeRecord:
 
 @dataclass(frozen=True)
 class TrainState:
-    """One moment between two iterations. Equal states give equal bytes."""
+    """One moment between two subdivisions. Equal states give equal bytes."""
 
     weights: Arrays
     """Darknet's parameters and rolling statistics, named as in formats.weights.layout."""
@@ -137,6 +137,25 @@ class TrainState:
     def subdivision(self) -> int:
         """Subdivisions done of the iteration that has begun; 0 between two iterations."""
         return int(self.groups[PARTIAL]["subdivisions"][0]) if PARTIAL in self.groups else 0
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """Iterations done, and subdivisions of the next: what orders the states of a run."""
+        return self.iteration, self.subdivision
+
+    @property
+    def place(self) -> str:
+        """Where in its run this state lies, for a person."""
+        if not self.subdivision:
+            return f"iteration {self.iteration}"
+        of = self.recipe.keys.get("net.subdivisions", "?")
+        return f"iteration {self.iteration} (+{self.subdivision} of {of} subdivisions)"
+
+    def before_partial(self, batch: int) -> "TrainState":
+        """Return the state at the end of the last whole iteration, with `batch` images each."""
+        groups = {name: arrays for name, arrays in self.groups.items() if name != PARTIAL}
+        progress = replace(self.progress, seen=self.iteration * batch)
+        return replace(self, groups=groups, progress=progress)
 
     def digest(self) -> bytes:
         """Return the 16-byte digest of all tensors, the one that journal and manifest show."""

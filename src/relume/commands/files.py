@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import claimed_iteration, newest_good, run_files, run_of
+from relume.checkpoint.keeper import claimed_position, newest_good, run_files, run_of
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import first_difference as first_difference_of_digests
 from relume.checkpoint.tensor_digests import is_digest_file, read_digest_file
@@ -127,15 +127,15 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
             target = storage.move_aside(newer, folder / f"{name}.aside")
             screen.line(f"moved {len(newer)} newer files to {target}")
         storage.write_durably(folder / f"{name}_last.weights", data)
-    screen.line(f"the run '{name}' goes on from iteration {state.iteration}")
+    screen.line(f"the run '{name}' goes on from {state.place}")
     return 0
 
 
 def _is_newer(path: Path, state: TrainState) -> bool:
     try:
-        iteration = claimed_iteration(path)
-        if iteration is not None:
-            return iteration > state.iteration
+        position = claimed_position(path)
+        if position is not None:
+            return position > state.reached
         with path.open("rb") as file:  # plain weights
             return parse_header(file.read(20), str(path)).seen > state.progress.seen
     except WeightsError:
@@ -243,14 +243,14 @@ def _with_good_one(error: Damaged, path: Path) -> Damaged:
     found, _ = newest_good(path.parent, name) if name else (None, [])
     if found is None:
         return error
-    remedy = f"the newest good one beside it is {found.path} (iteration {found.state.iteration})"
+    remedy = f"the newest good one beside it is {found.path} ({found.state.place})"
     return Damaged(error.place, error.found, error.needed, remedy)
 
 
 def _inspect_checkpoint(data: bytes, path: str, screen: Screen) -> None:
     state = container.unpack(data, path)
     progress = state.progress
-    screen.line(f"iteration {state.iteration}, average loss {progress.average_loss}")
+    screen.line(f"{state.place}, average loss {progress.average_loss}")
     groups = ", ".join(f"{name} ({len(arrays)})" for name, arrays in sorted(state.groups.items()))
     screen.line(f"training state: {groups}")
     screen.line(f"{len(state.weights)} arrays of weights, all layers filled")

@@ -1,12 +1,9 @@
 """`relume detector train`: reads everything, finds the state to go on from, trains."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -14,6 +11,7 @@ from relume.checkpoint import storage
 from relume.checkpoint.keeper import Keeper, remove_temporaries
 from relume.checkpoint.state import Mark, TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
+from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.errors import OtherEnvironment, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
@@ -27,8 +25,6 @@ from relume.train.step import Report
 
 TEMPORARY_FAILURE = 75
 """Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
-INTERRUPTED = 130
-"""Exit status after a second SIGINT, as a shell reports it."""
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 Value = str | int | float | bool
@@ -39,7 +35,7 @@ Note = Callable[[str], None]
 def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
     """Train from the beginning or from where the last run stopped; return the exit status."""
     data, cfg = arguments[:2]
-    device, threads = compute_device(flags), _threads(flags)
+    device, threads, max_time = compute_device(flags), _threads(flags), max_time_s(flags)
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
     folder, name = spec.operation.backup, spec.operation.name
     storage.make_folder(folder)
@@ -52,7 +48,9 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
 
         for lack in storage.missing_guarantees(folder, name, held):
             say(f"{folder}: the file system {lack}")
-        with _stop_by_signal(screen) as stop:
+        with stop_by_signal(screen) as stop:
+            if max_time is not None:
+                stop.ends_at_s = screen.began_s + max_time
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
             start = starting_state(spec, start_flags, declared, say)
@@ -137,7 +135,8 @@ def _run(
         if end.iteration > start.iteration:
             say(f"finished: {folder / f'{name}_final.weights'}")
         return 0
-    say(f"stopped at iteration {end.iteration}; the same command goes on from there")
+    over = "" if stop.requested else "-max_time is over; "
+    say(f"{over}stopped at {end.place}; the same command goes on from there")
     return TEMPORARY_FAILURE
 
 
@@ -171,7 +170,7 @@ def _in_this_environment(
     text = ", ".join(found)
     if exact:
         raise OtherEnvironment(
-            f"iteration {start.iteration}",
+            start.place,
             f"this run was computed elsewhere ({text})",
             "the same environment, since -exact was given",
             "leave -exact out to go on with other last bits",
@@ -231,31 +230,3 @@ def _tensor_digests(
     with closing(TensorDigests(Path(str(flags["-tensor_digests"])), say)) as digests:
         digests.append(start, start=True)
         yield digests
-
-
-@contextmanager
-def _stop_by_signal(screen: Screen) -> Iterator[Stop]:
-    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request; a second SIGINT leaves at once.
-
-    That is as safe as being killed, which a checkpoint survives, and it ends a process too
-    whose loader waits for a disk that does not answer.
-    """
-    stop = Stop()
-    received: list[int] = []
-
-    def request(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if received.count(signal.SIGINT) > 1:
-            screen.close()
-            screen.warn("left at once; the same command goes on from the last checkpoint")
-            os._exit(INTERRUPTED)
-        stop.requested = True
-        screen.warn(f"{signal.Signals(number).name}: saves after this iteration, then stops")
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, request) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

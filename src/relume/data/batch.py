@@ -7,8 +7,9 @@ since OpenCV and file reading release Python's lock.
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.image import Pixels, read_picture
+from relume.data.loaders import Loaders, Task
 from relume.data.order import index_at
 from relume.formats.sections import Net, Yolo
 
@@ -105,11 +107,12 @@ def mini_batches(
     workers: int,
     read_ahead: int,
     end_position: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[MiniBatch]:
     """Yield the mini-batches from `first_position` up to `end_position`, in order.
 
     An error is raised where its mini-batch would have come. Closing the generator drops what
-    was read ahead and does not wait for it.
+    was read ahead and does not wait for a picture that hangs.
 
     Args:
         size_of: first position of a mini-batch -> (width, height) of the net's input; it is
@@ -117,33 +120,47 @@ def mini_batches(
         workers: loader threads; 0 loads in the calling thread, with no reading ahead.
         read_ahead: mini-batches under way while the caller works on the one yielded last.
         end_position: position after the last one; whole mini-batches from `first_position`.
+        stopped: asked while a mini-batch is waited for (without workers: before each picture);
+            if it says so, the generator ends.
     Raises:
         ImageError: a picture cannot be read or decoded.
     """
-    mini_batch = source.net.mini_batch
-    firsts = range(first_position, end_position, mini_batch)
+    firsts = range(first_position, end_position, source.net.mini_batch)
     if workers == 0:
         for first in firsts:
-            yield load_mini_batch(source, first, *size_of(first))
+            samples = []
+            for task in _tasks(source, first, size_of):
+                if stopped():
+                    return
+                samples.append(task())
+            yield _joined(samples)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="relume-load")
-    under_way: deque[list[Future[Sample]]] = deque()
+    loaders = Loaders(workers)
+    under_way: deque[list[Task[Sample]]] = deque()
+    rest = iter(firsts)
     try:
-        for first in firsts:
-            width, height = size_of(first)
-            # A task per sample, not per mini-batch: all workers help with the next one needed.
-            under_way.append(
-                [
-                    pool.submit(load_sample, source, position, width, height)
-                    for position in range(first, first + mini_batch)
-                ]
-            )
-            if len(under_way) > read_ahead:
-                yield _joined([sample.result() for sample in under_way.popleft()])
-        while under_way:
-            yield _joined([sample.result() for sample in under_way.popleft()])
+        while True:
+            for first in islice(rest, read_ahead + 1 - len(under_way)):
+                # A task per sample, not per mini-batch: all help with the next one needed.
+                tasks = _tasks(source, first, size_of)
+                under_way.append([loaders.submit(task) for task in tasks])
+            if not under_way:
+                return
+            loaded = loaders.results(under_way.popleft(), stopped)
+            if loaded is None:
+                return
+            yield _joined(loaded)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        loaders.close()
+
+
+def _tasks(
+    source: Source, first_position: int, size_of: Callable[[int], tuple[int, int]]
+) -> list[Callable[[], Sample]]:
+    """Return what loads the samples of the mini-batch at `first_position`."""
+    width, height = size_of(first_position)
+    positions = range(first_position, first_position + source.net.mini_batch)
+    return [partial(load_sample, source, position, width, height) for position in positions]
 
 
 def _joined(samples: Sequence[Sample]) -> MiniBatch:

@@ -14,8 +14,8 @@ from relume.formats import sections
 from relume.formats.sections import Cfg
 from relume.model.layers import BATCH_NORM_EPS, Convolutional, Dropout, Head, build_layer
 
-Statistics = list[tuple[Tensor, Tensor]]
-"""(mean, unbiased variance) of every batch norm in layer order, of one subdivision."""
+Statistics = dict[int, tuple[Tensor, Tensor]]
+"""Layer -> (mean, unbiased variance) of every batch norm in layer order, of one subdivision."""
 
 IMAGE = -1
 """The index under which layer 0 finds its source."""
@@ -108,11 +108,11 @@ class Network(nn.Module):
 
     def take_statistics(self) -> Statistics:
         """Return the batch statistics of the last forward pass, which then are gone here."""
-        taken: Statistics = []
-        for layer in self._batch_norms():
+        taken: Statistics = {}
+        for index, layer in self.batch_norms():
             if layer.batch_statistics is None:
                 raise ValueError("there was no forward pass in training mode since the last call")
-            taken.append(layer.batch_statistics)
+            taken[index] = layer.batch_statistics
             layer.batch_statistics = None
         return taken
 
@@ -126,7 +126,8 @@ class Network(nn.Module):
         """
         with torch.no_grad():
             for statistics in subdivisions:
-                for layer, (mean, variance) in zip(self._batch_norms(), statistics, strict=True):
+                for index, layer in self.batch_norms():
+                    mean, variance = statistics[index]
                     layer.running_mean.mul_(0.99).add_(mean * 0.01)
                     layer.running_variance.mul_(0.99).add_(variance * 0.01)
 
@@ -135,8 +136,9 @@ class Network(nn.Module):
             (i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Convolutional)
         ]
 
-    def _batch_norms(self) -> list[Convolutional]:
-        return [layer for _, layer in self._convolutions() if layer.section.batch_normalize]
+    def batch_norms(self) -> list[tuple[int, Convolutional]]:
+        """Return index and module of every layer with batch norm."""
+        return [(i, layer) for i, layer in self._convolutions() if layer.section.batch_normalize]
 
 
 def fold_batch_norm(network: Network) -> Network:

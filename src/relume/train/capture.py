@@ -1,17 +1,17 @@
 """A live network and optimizer <-> TrainState. All names, shapes and types, or an error."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relume.checkpoint.state import Array, Arrays, History, Progress, TrainState
+from relume.checkpoint.state import PARTIAL, Array, Arrays, History, Progress, TrainState
 from relume.errors import Mismatch
 from relume.model.network import Network
 from relume.train.optimizer import named_state
+from relume.train.partial import Partial, Signature, partial_of, signatures_of_partial
 
 PICTURES = "pictures"
 """The group that holds one digest per listed picture, 0 while it has not been used."""
@@ -51,26 +51,31 @@ def capture(
 
 def install(
     state: TrainState, network: Network, optimizer: torch.optim.Optimizer, pictures: int
-) -> npt.NDArray[np.uint64]:
-    """Put a state into a network and its optimizer; return the picture digests.
+) -> tuple[npt.NDArray[np.uint64], Partial]:
+    """Put a state into a network and its optimizer; return the rest of it.
 
     Args:
         state: what a checkpoint holds.
         network: of the same cfg; overwritten.
         optimizer: of the network; overwritten.
         pictures: lines of the image list.
+    Returns:
+        The picture digests, and the iteration that has begun.
     Raises:
         Mismatch: names, shapes or types differ; nothing has been touched.
     """
     live: dict[str, Mapping[str, Tensor]] = {"weights": network.darknet_arrays()}
     live |= named_state(optimizer, network.trained_parameters(), network.cfg.net)
     given: dict[str, Arrays] = {"weights": state.weights, **state.groups}
-    expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+    expected: dict[str, Signature] = {
         f"{group}/{name}": (tuple(t.shape), np.dtype(np.float32))
         for group, tensors in live.items()
         for name, t in tensors.items()
     }
     expected[f"{PICTURES}/digests"] = ((pictures,), np.dtype(np.uint64))
+    if PARTIAL in state.groups:
+        for name, signature in signatures_of_partial(state.groups[PARTIAL], network).items():
+            expected[f"{PARTIAL}/{name}"] = signature
     found = {
         f"{group}/{name}": (array.shape, array.dtype.newbyteorder("="))
         for group, arrays in given.items()
@@ -87,7 +92,7 @@ def install(
         for group, tensors in live.items():
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(np.array(given[group][name])))
-    return np.array(state.groups[PICTURES]["digests"])
+    return np.array(state.groups[PICTURES]["digests"]), partial_of(state, network)
 
 
 def empty_groups(

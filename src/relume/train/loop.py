@@ -5,6 +5,8 @@ is no mode called resume. Which picture comes next, how it is distorted, the rat
 input size are functions of (recipe, position), so nothing but the state is carried along.
 """
 
+import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,21 +18,30 @@ import torch
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, RecordBuffer, TrainState
 from relume.data.batch import MiniBatch, Source, mini_batches
-from relume.errors import ImageError, RelumeError, StorageError
+from relume.errors import ImageError, NotFinite, RelumeError, StorageError
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
 from relume.spec import Recipe, RunSpec
 from relume.train.capture import capture, install
 from relume.train.journal import Journal, record_of
 from relume.train.optimizer import build_optimizer
-from relume.train.step import Report, train_iteration, updated_average
+from relume.train.partial import Partial, with_partial
+from relume.train.step import Report, train_subdivision, update, updated_average
 
 
 @dataclass
 class Stop:
-    """Set by a signal handler; looked at between two iterations."""
+    """Whether the run is to end; asked after every subdivision, and while pictures load."""
 
     requested: bool = False
+    """Set by a signal handler."""
+    ends_at_s: float = math.inf
+    """Time of `clock` from which the run is to end by itself."""
+    clock: Callable[[], float] = time.monotonic
+
+    def is_due(self) -> bool:
+        """Tell whether the run is to end now."""
+        return self.requested or self.clock() >= self.ends_at_s
 
 
 Watch = Callable[[TrainState, Report], None]
@@ -53,7 +64,7 @@ def train(
         start: fresh, or from a checkpoint; it is not changed.
         keeper: saves what is due.
         journal: cut back to `start`.
-        stop: ends the run after the current iteration.
+        stop: ends the run after the current subdivision.
         watch: told about every iteration.
         device: where the network lives.
     """
@@ -62,15 +73,15 @@ def train(
     keeper.stop(state)  # writes what a kill after this very state left undone
     try:
         for state, report in steps:
-            journal.append(state.history, state.progress.average_loss or 0.0)
-            keeper.offer(state)
-            watch(state, report)
+            if report is not None:
+                journal.append(state.history, state.progress.average_loss or 0.0)
+                keeper.offer(state)
+                watch(state, report)
     except RelumeError:
-        # Such an error comes before the update, so the state is whole.
         try:
             keeper.stop(state)
         except StorageError as error:
-            keeper.warn(f"not saved at iteration {state.iteration}: {error}")
+            keeper.warn(f"not saved at {state.place}: {error}")
         raise
     finally:
         steps.close()
@@ -84,48 +95,60 @@ def train(
 
 def iterations(
     spec: RunSpec, start: TrainState, stop: Stop, device: torch.device
-) -> Generator[tuple[TrainState, Report]]:
+) -> Generator[tuple[TrainState, Report | None]]:
     """Put `start` into a network and return its training, which writes nothing.
 
     Args:
         spec: what to train, and with how many hands.
         start: the state to go on from; it is not changed.
-        stop: ends the training after the current iteration.
+        stop: ends the training after the current subdivision.
         device: where the network lives.
     Yields:
         After every iteration up to max_batches the new state and what it says about itself.
-        The state's arrays may share the network's memory: they hold until the next one is
-        asked for.
+        If the training ends before, by a request or an error, last of all the state to go on
+        from, which may lie inside an iteration, with None. A state's arrays may share the
+        network's memory: they hold until the next one is asked for.
     Raises:
         Mismatch: at once, if `start` does not fit the network.
-        RelumeError: later, before an update: the state yielded last is whole.
+        RelumeError: later, after the state to go on from.
     """
     recipe = spec.recipe
     network = Network(recipe.cfg, recipe.seed).to(device).train()
     optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
-    pictures = install(start, network, optimizer, len(recipe.labels))
-    return _trained(spec, start, stop, network, optimizer, pictures)
+    pictures, partial = install(start, network, optimizer, len(recipe.labels))
+    return _trained(spec, start, stop, network, optimizer, pictures, partial)
 
 
 def _trained(
     spec: RunSpec,
-    state: TrainState,
+    start: TrainState,
     stop: Stop,
     network: Network,
     optimizer: torch.optim.Optimizer,
     pictures: npt.NDArray[np.uint64],
-) -> Generator[tuple[TrainState, Report]]:
-    net = spec.recipe.cfg.net
-    records = RecordBuffer(state.history.records)
-    batches = _batches(spec, first_position=state.progress.seen)
+    partial: Partial,
+) -> Generator[tuple[TrainState, Report | None]]:
+    cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
+    batches = _batches(spec, start.progress.seen, stop)
+    records = RecordBuffer(start.history.records)
     checked = _unchanged(batches, pictures, spec.recipe)
+    state = start.before_partial(net.batch)
     with closing(batches):
-        while state.iteration < net.max_batches and not stop.requested:
+        while state.iteration < net.max_batches:
             iteration = state.iteration + 1
-            rate = learning_rate(net, iteration)
-            report, consumed = train_iteration(network, optimizer, checked, iteration, rate)
-            for mini_batch in consumed:
-                pictures[list(mini_batch.indices)] = mini_batch.digests
+            try:
+                if not _complete(partial, network, checked, stop):
+                    yield with_partial(state, partial, network), None
+                    return
+                rate, size = learning_rate(net, iteration), input_size(cfg, seed, iteration)
+                report = update(network, optimizer, partial, iteration, rate, size)
+            except NotFinite:
+                yield state, None
+                raise
+            except RelumeError:
+                yield with_partial(state, partial, network), None
+                raise
+            pictures[partial.rows] = partial.digests
             progress = Progress(
                 seen=iteration * net.batch,
                 average_loss=updated_average(state.progress.average_loss, report.loss),
@@ -134,10 +157,21 @@ def _trained(
             record = record_of(report, progress, captured.digest())
             history = replace(state.history, records=records.append(record))
             state = replace(captured, history=history)
+            partial = Partial()
             yield state, report
 
 
-def _batches(spec: RunSpec, first_position: int) -> Generator[MiniBatch]:
+def _complete(partial: Partial, network: Network, batches: Iterator[MiniBatch], stop: Stop) -> bool:
+    """Train the subdivisions that are left of an iteration; return False if a stop came first."""
+    while partial.subdivisions < network.cfg.net.subdivisions:
+        mini_batch = None if stop.is_due() else next(batches, None)
+        if mini_batch is None:
+            return False
+        train_subdivision(network, partial, mini_batch)
+    return True
+
+
+def _batches(spec: RunSpec, first_position: int, stop: Stop) -> Generator[MiniBatch]:
     """Yield the mini-batches from `first_position` on: a pure function of the recipe."""
     recipe, operation = spec.recipe, spec.operation
     cfg = recipe.cfg
@@ -160,6 +194,7 @@ def _batches(spec: RunSpec, first_position: int) -> Generator[MiniBatch]:
         workers=operation.workers,
         read_ahead=operation.read_ahead,
         end_position=cfg.net.max_batches * cfg.net.batch,
+        stopped=stop.is_due,
     )
 
 

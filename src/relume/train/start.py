@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from relume.checkpoint import course, storage
+from relume.checkpoint import container, course, storage
 from relume.checkpoint.course import Difference, Verdict
 from relume.checkpoint.keeper import (
     Found,
     Rejected,
-    claimed_iteration,
+    claimed_position,
     newest_good,
     other_run,
     run_files,
 )
-from relume.checkpoint.state import History, Progress, RecipeRecord, TrainState
+from relume.checkpoint.state import PARTIAL, History, Progress, RecipeRecord, TrainState
 from relume.errors import (
     CheckpointError,
     Damaged,
@@ -89,11 +89,11 @@ def starting_state(
         say(difference.told())
     _set_damaged_aside(spec, rejected, say)
     if state.course != start.state.course:
-        _set_newer_aside(spec, state.iteration, say)
-    say(f"goes on from {start.path} (iteration {state.iteration})")
+        _set_newer_aside(spec, start, state, say)
+    say(f"goes on from {start.path} ({state.place})")
     if given.path and given.state and given.path.resolve() != start.path.resolve():
         say(
-            f"{given.path} (iteration {given.state.iteration}) is an older checkpoint of this run "
+            f"{given.path} ({given.state.place}) is an older checkpoint of this run "
             "and leads to the same bytes"
         )
     return state
@@ -121,7 +121,7 @@ def _chosen(spec: RunSpec, flags: StartFlags, found: Found | None, given: Given)
     if flags.allow_change:
         state, _ = _under_todays_recipe(spec, flags, named, given)
     if course.same_run(state, found.state):
-        return named if named.state.iteration > found.state.iteration else found
+        return named if named.state.reached > found.state.reached else found
     if flags.allow_change and _may_part(given.state, found.state):
         return named
     raise OtherRecipe(
@@ -169,10 +169,9 @@ def _under_todays_recipe(
             f"max_batches above {state.iteration} in {spec.recipe.cfg.path}",
             "raise it and give the command again, or undo the change",
         )
-    if refused:
-        # A batch changes between two iterations: the iteration stays, what was seen follows.
-        seen = spec.recipe.cfg.net.batch * state.iteration
-        state = replace(state, progress=replace(state.progress, seen=seen))
+    if refused or not course.same_partial(state, today):
+        # A recipe changes between two iterations: the iteration stays, what was seen follows.
+        state = state.before_partial(spec.recipe.cfg.net.batch)
     return course.with_change(state, today, found), found
 
 
@@ -182,13 +181,16 @@ def _with_todays_pictures(
     """Compare all pictures used so far with today's, and forget those that changed."""
     images = spec.recipe.images
     digests = np.array(state.groups[PICTURES]["digests"])
+    used = np.array(digests)
+    if state.subdivision:
+        used[state.groups[PARTIAL]["rows"]] = state.groups[PARTIAL]["digests"]
     if today.keys["images"] != state.recipe.keys["images"]:  # a difference of its own
-        digests = np.zeros(len(images.paths), np.uint64)
+        digests, used = (np.zeros(len(images.paths), np.uint64) for _ in range(2))
     changed = []
-    for row in np.flatnonzero(digests):
+    for row in np.flatnonzero(used):
         digest = _file_digest(images.paths[row])
-        if digest != digests[row]:
-            pair = (f"{digests[row]:016x}", f"{digest:016x}")
+        if digest != used[row]:
+            pair = (f"{used[row]:016x}", f"{digest:016x}")
             place = str(images.paths[row])
             changed.append(Difference(f"picture {row + 1}", *pair, Verdict.COURSE, place))
             digests[row] = 0
@@ -279,25 +281,33 @@ def _set_damaged_aside(spec: RunSpec, rejected: list[Rejected], say: Say) -> Non
         _aside(spec, [item.path for item in rejected], say)
 
 
-def _set_newer_aside(spec: RunSpec, iteration: int, say: Say) -> None:
+def _set_newer_aside(spec: RunSpec, start: Found, state: TrainState, say: Say) -> None:
     """Move the files of the old course aside that are newer than the change."""
     operation = spec.operation
-    newer = [
-        path
-        for path in run_files(operation.backup, operation.name)
-        if _claims_to_be_newer(path, iteration)
-    ]
-    if newer:
-        _aside(spec, newer, say)
+    files = run_files(operation.backup, operation.name)
+    newer = [path for path in files if _claims_to_be_newer(path, state)]
+    if not newer:
+        return
+    begun = [path for path in newer if path.resolve() == start.path.resolve()]
+    target = _aside(spec, [path for path in newer if path not in begun], say)
+    for path in begun:
+        # The change goes back to the beginning of an iteration. What led into it is the newest
+        # there is, so it goes only when the state of the new course is durable.
+        last = operation.backup / f"{operation.name}_last.weights"
+        storage.write_durably(target / path.name, path.read_bytes())
+        storage.write_durably(last, *container.packed_parts(state))
+        if path != last:
+            storage.remove(path)
+        say(f"moved to {target}: {path.name}")
 
 
-def _claims_to_be_newer(path: Path, iteration: int) -> bool:
+def _claims_to_be_newer(path: Path, state: TrainState) -> bool:
     try:
-        claimed = claimed_iteration(path)
+        claimed = claimed_position(path)
     except (RelumeError, OSError):
         return True
     # Plain files (_final, _best) do not tell their course; the run makes its own.
-    return claimed is None or claimed > iteration
+    return claimed is None or claimed > state.reached
 
 
 def _aside(spec: RunSpec, paths: list[Path], say: Say) -> Path:

@@ -5,7 +5,6 @@ are summed in one fixed binary tree over subdivision numbers, statistics and los
 order, so the result does not depend on who computed which.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,7 @@ from relume.errors import NotFinite
 from relume.model.loss import Truths, head_loss
 from relume.model.network import Network
 from relume.train.optimizer import gradient_scale, set_rate
-
-Gradients = list[Tensor]
+from relume.train.partial import Partial
 
 
 @dataclass(frozen=True)
@@ -36,43 +34,46 @@ class Report:
     height: int
 
 
-def train_iteration(
+def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
+    """Train forward and backward on the next subdivision, and add what it leaves to `partial`.
+
+    Args:
+        network: in training mode; none of its tensors changes.
+        partial: the subdivisions done so far.
+        mini_batch: of the next one.
+    """
+    partial.losses += _forward_backward(network, mini_batch)
+    partial.tree.add([_taken_gradient(p.tensor) for p in network.trained_parameters()])
+    partial.statistics.append(network.take_statistics())
+    partial.rows += mini_batch.indices
+    partial.digests += mini_batch.digests.tolist()
+
+
+def update(
     network: Network,
     optimizer: torch.optim.Optimizer,
-    batch: Iterator[MiniBatch],
+    partial: Partial,
     iteration: int,
     rate: float,
-) -> tuple[Report, list[MiniBatch]]:
-    """Train one batch and update the network in place.
+    size: tuple[int, int],
+) -> Report:
+    """End an iteration: update the network in place by what its subdivisions left.
 
     Args:
         network: in training mode.
         optimizer: of the network's parameters.
-        batch: gives the mini-batches of this iteration, `subdivisions` of them.
+        partial: all subdivisions; used up.
         iteration: updates done, this one included.
         rate: learning rate of this update.
-    Returns:
-        The report, and the mini-batches consumed.
+        size: (width, height) of the net's input, for the report.
     Raises:
         NotFinite: the loss is NaN or infinite; nothing has been updated.
     """
     net = network.cfg.net
-    parameters = [p.tensor for p in network.trained_parameters()]
-    tree = GradientTree()
-    statistics = []
-    losses = np.zeros(3, np.float32)
-    consumed = []
-    for _ in range(net.subdivisions):
-        mini_batch = next(batch)
-        losses += _forward_backward(network, mini_batch)
-        statistics.append(network.take_statistics())
-        tree.add([_taken_gradient(p) for p in parameters])
-        consumed.append(mini_batch)
-    losses /= np.float32(len(network.cfg.heads) * net.batch)
-    height, width = consumed[0].images.shape[1:3]
+    losses = partial.losses / np.float32(len(network.cfg.heads) * net.batch)
     box, objectness, classification = (float(part) for part in losses)
     loss = float(losses.sum(dtype=np.float32))
-    report = Report(loss, box, objectness, classification, rate, width, height)
+    report = Report(loss, box, objectness, classification, rate, *size)
     if not np.isfinite(report.loss):
         raise NotFinite(
             f"iteration {iteration}",
@@ -82,12 +83,13 @@ def train_iteration(
             "lower learning_rate or lengthen burn_in; the state before this update is saved",
         )
     set_rate(optimizer, rate, iteration, net)
-    for parameter, gradient in zip(parameters, tree.total(), strict=True):
-        parameter.grad = gradient
+    parameters = network.trained_parameters()
+    for parameter, gradient in zip(parameters, partial.tree.total(), strict=True):
+        parameter.tensor.grad = gradient
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    network.fold_statistics(statistics)
-    return report, consumed
+    network.fold_statistics(partial.statistics)
+    return report
 
 
 def _forward_backward(network: Network, mini_batch: MiniBatch) -> npt.NDArray[np.float32]:
@@ -122,37 +124,6 @@ def _taken_gradient(parameter: Tensor) -> Tensor:
     parameter.grad = None
     # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
     return torch.zeros_like(parameter) if gradient is None else gradient
-
-
-class GradientTree:
-    """Sums gradients in the binary tree over subdivision numbers; an odd node moves up.
-
-    Leaves come in order. Like a binary counter it holds at most log2(n) + 1 buffers: one for
-    every complete subtree that waits for its right sibling.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, Gradients]] = []
-
-    def add(self, leaf: Gradients) -> None:
-        """Add the gradients of the next subdivision; they are taken over."""
-        level = 0
-        while self._waiting and self._waiting[-1][0] == level:
-            leaf = _added(self._waiting.pop()[1], leaf)
-            level += 1
-        self._waiting.append((level, leaf))
-
-    def total(self) -> Gradients:
-        """Return the sum of all leaves."""
-        _, total = self._waiting.pop()
-        while self._waiting:
-            total = _added(self._waiting.pop()[1], total)
-        return total
-
-
-def _added(left: Gradients, right: Gradients) -> Gradients:
-    torch._foreach_add_(left, right)
-    return left
 
 
 def updated_average(average: float | None, loss: float) -> float:

@@ -1,0 +1,61 @@
+"""What ends a training early: signals and -max_time. Both ask; the loop saves and returns."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from relume.errors import UsageError
+from relume.screen import Screen
+from relume.train.loop import Stop
+
+INTERRUPTED = 130
+"""Exit status after a second SIGINT, as a shell reports it."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
+"""Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
+
+
+def max_time_s(flags: Mapping[str, str | int | float | bool]) -> float | None:
+    """Return the seconds of -max_time: a number of them, or H:MM:SS."""
+    if "-max_time" not in flags:
+        return None
+    text = str(flags["-max_time"])
+    clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text, re.ASCII)
+    if clock:
+        hours, minutes, seconds = map(int, clock.groups())
+        total = 3600.0 * hours + 60 * minutes + seconds
+    else:
+        total = float(text) if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII) else 0.0
+    if total <= 0:
+        raise UsageError("-max_time", f"'{text}'", "seconds above 0, or H:MM:SS")
+    return total
+
+
+@contextmanager
+def stop_by_signal(screen: Screen) -> Iterator[Stop]:
+    """Turn the first signal into a request; a second SIGINT leaves at once.
+
+    That is as safe as being killed, which a checkpoint survives, and it ends a process too
+    that waits for a disk that does not answer.
+    """
+    stop = Stop()
+    received: list[int] = []
+
+    def request(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if received.count(signal.SIGINT) > 1:
+            screen.close()
+            screen.warn("left at once; the same command goes on from the last checkpoint")
+            os._exit(INTERRUPTED)
+        stop.requested = True
+        screen.warn(f"{signal.Signals(number).name}: saves after this subdivision, then stops")
+
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = [signal.signal(number, request) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
