@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import mmap
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,10 +81,6 @@ class Disk:
     def make_folder(self, folder: Path) -> None:
         """Create a folder and its parents if missing."""
         folder.mkdir(parents=True, exist_ok=True)
-
-    def remove_folder(self, folder: Path) -> None:
-        """Take an empty folder away."""
-        folder.rmdir()
 
     def fsync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
@@ -254,16 +251,9 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder and everything in it; links are deleted, not followed."""
+    """Delete a folder and all in it, which is no run's; links are deleted, not followed."""
     with _as_storage_error(folder):
-        for path, folders, files in os.walk(folder, topdown=False):
-            here = Path(path)
-            for name in files:
-                DISK.unlink(here / name)
-            for name in folders:
-                inner = here / name
-                DISK.unlink(inner) if inner.is_symlink() else DISK.remove_folder(inner)
-        DISK.remove_folder(folder)
+        shutil.rmtree(folder)
 
 
 def move_aside(paths: list[Path], aside: Path) -> Path:
