@@ -10,16 +10,17 @@ from relume.checkpoint.state import TrainState
 from relume.cli import main
 from relume.model.network import Network
 from relume.train import capture, loop
+from relume.train.partial import Partial
 
 
 def forgetful_install(
     state: TrainState, network: Network, optimizer: torch.optim.Optimizer, pictures: int
-) -> npt.NDArray[uint64]:
+) -> tuple[npt.NDArray[uint64], Partial]:
     """Install a state, and then lose the momentum."""
-    digests = capture.install(state, network, optimizer, pictures)
+    installed = capture.install(state, network, optimizer, pictures)
     for kept in optimizer.state.values():
         kept["momentum_buffer"].zero_()
-    return digests
+    return installed
 
 
 if __name__ == "__main__":
