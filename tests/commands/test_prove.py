@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from relume.commands import prove as command
 from relume.errors import Locked, RelumeError
+from relume.proof.inputs import STRAIGHT, write_inputs
+from relume.proof.runs import Command, train_straight
 from relume.screen import Screen
 from tests.command_line import relume
 from tests.contract.small_runs import sgd_cfg, train_until, write_run
@@ -74,6 +77,20 @@ def test_the_same_files_are_status_0_and_the_folder_goes(
     assert "environment: threads 1, torch 2.13.0" in rest
     assert "max_batches was set to 12, nothing else" in rest
     assert "of these iterations 2 have another input size than in the whole run." in rest
+
+
+def test_time_counts_from_the_first_iteration_on_not_from_what_is_said_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = command._plan(["obj.data", "net.cfg"], {"-iterations": 3}, Screen())
+    plan.folder.mkdir()
+    write_inputs(plan)
+    log = plan.log(STRAIGHT)
+    clock = SimpleNamespace(monotonic=lambda: len(log.read_text().splitlines()))
+    monkeypatch.setattr("relume.proof.runs.time", clock)
+    timeline = train_straight(Command(playing("sound"), ()), plan, STRAIGHT, lambda *_: None)
+
+    assert timeline.ends_s == (0, 1, 2, 3, 3)  # in lines, of which each iteration prints one
 
 
 def test_keep_keeps_everything_and_says_where(

@@ -20,5 +20,5 @@ def test_the_file_named_is_the_one_that_a_start_takes(run: Path, damaged: tuple[
     said: list[str] = []
     state = start_of(run, said=said)
 
-    assert said[-1] == f"goes on from {named.taken} (iteration {named.iteration})"
+    assert said[-1] == f"goes on from {named.taken} ({named.place})"
     assert state.iteration == named.iteration

@@ -22,13 +22,11 @@ from typing import Any
 import xxhash
 
 from relume.checkpoint import storage
-from relume.checkpoint.state import Array, TrainState, as_stored, named_arrays
+from relume.checkpoint.state import PARTIAL, Array, TrainState, as_stored, named_arrays
 from relume.errors import StorageError, WeightsError
 
 BEGINNING = b'{"iteration":'
 """How every line begins; no weights file does."""
-PARTIAL = "partial"
-"""The group of a state inside an iteration; what it holds belongs to the iteration after."""
 
 Tensors = Mapping[str, str]
 """Group/name of a tensor -> digest of its type, shape and bytes."""
@@ -72,7 +70,10 @@ class TensorDigests:
 
 
 def digests_of(state: TrainState) -> dict[str, str]:
-    """Return the digest of every tensor of a state."""
+    """Return the digest of every tensor of a state.
+
+    What a state inside an iteration holds of it is left out: it belongs to the iteration after.
+    """
     groups = {name: arrays for name, arrays in state.groups.items() if name != PARTIAL}
     arrays = named_arrays({"weights": state.weights, **groups})
     return {name: _digest(array) for name, array in arrays}

@@ -47,6 +47,8 @@ class Run:
     """Checkpoints first, as a start prefers them."""
     taken: str | None
     """The one that a start would take."""
+    place: str
+    """Where in the run that lies."""
     iteration: int | None
     refused: str = ""
     """Why a start would take none, where that does not follow from the files."""
@@ -118,9 +120,9 @@ def check_run(folder: Path, name: str) -> Run:
     files = [file for file in (*checkpoints, *others) if file.condition != "gone"]
     if other := other_run(folder, name):
         refused = f"the files of the run '{other}' in this folder could be taken for its own"
-        return Run(str(folder), name, (*files, *_left(folder, name)), None, None, refused)
-    taken, iteration = (good.path, good.iteration) if good else (None, None)
-    return Run(str(folder), name, (*files, *_left(folder, name)), taken, iteration)
+        return Run(str(folder), name, (*files, *_left(folder, name)), None, "", None, refused)
+    found = (good.path, good.text, good.iteration) if good else (None, "", None)
+    return Run(str(folder), name, (*files, *_left(folder, name)), *found)
 
 
 def check_file(path: Path, good: Checked | None = None) -> Checked:
@@ -135,8 +137,8 @@ def check_file(path: Path, good: Checked | None = None) -> Checked:
     try:
         if container.holds_state(data, path):
             state = container.unpack(data, path)
-            text, cfg_text = f"iteration {state.iteration}", state.recipe.cfg_text
-            return Checked(str(path), size, "intact", text, state.iteration, cfg_text)
+            cfg_text = state.recipe.cfg_text
+            return Checked(str(path), size, "intact", state.place, state.iteration, cfg_text)
         header = parse_header(data, str(path))
     except RelumeError as error:
         return Checked(str(path), size, "damaged", error.found)
@@ -174,7 +176,7 @@ def _tell_run(run: Run, screen: Screen) -> None:
     for file in run.files:
         _tell_file(file, screen)
     if run.taken is not None:
-        screen.line(f"a start of '{run.name}' takes {run.taken} (iteration {run.iteration})")
+        screen.line(f"a start of '{run.name}' takes {run.taken} ({run.place})")
     else:
         damaged = any(file.condition == "damaged" for file in run.files)
         none = "no checkpoint of it is intact" if damaged else "no file of it holds a state"

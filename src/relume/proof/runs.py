@@ -61,12 +61,9 @@ def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeli
     ends_s: list[float] = []
     with _started(command, plan, run) as trainer:
         for _ in trainer.lines():
-            now_s = time.monotonic()
-            if trainer.begun and not ends_s:
-                ends_s.append(now_s)
             done = (trainer.iteration or plan.start) - plan.start
-            if done == len(ends_s):
-                ends_s.append(now_s)
+            if trainer.begun and done == len(ends_s):
+                ends_s.append(time.monotonic())
                 show(done, "left alone" if run == STRAIGHT else "left alone once more")
         _check_end(trainer.ended(), trainer, plan, run)
         ends_s.append(time.monotonic())
