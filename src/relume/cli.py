@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from relume import __version__
-from relume.errors import RelumeError, TrainingError, UsageError
+from relume.errors import TEMPORARY_FAILURE, RelumeError, TrainingError, Unavailable, UsageError
 from relume.screen import Screen
 
 USER_ERROR = 2
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(words, screen)
     except RelumeError as error:
         screen.error(str(error))
-        return TRAINING_ERROR if isinstance(error, TrainingError) else USER_ERROR
+        return _status(error)
     except BrokenPipeError:
         return USER_ERROR  # the reader has gone, as `head` does; there is no one to tell
     except KeyboardInterrupt:
@@ -216,6 +216,12 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         screen.close()
+
+
+def _status(error: RelumeError) -> int:
+    if isinstance(error, Unavailable):
+        return TEMPORARY_FAILURE
+    return TRAINING_ERROR if isinstance(error, TrainingError) else USER_ERROR
 
 
 def run(words: list[str], screen: Screen) -> int:

@@ -15,13 +15,17 @@ RelumeError
 │   ├── OtherEnvironment    the run's numeric environment cannot be re-created
 │   └── Locked              another process trains in this folder
 ├── StorageError            the file system refused a write
+├── Unavailable             a disk does not give what the run needs: the same command, later
 ├── TrainerEnded            a trainer that `relume prove` watches ended in trouble of its own
 └── TrainingError
     └── NotFinite           the loss is NaN or infinite
 
-`cli.main` turns a RelumeError into one line and exit status 2 (TrainingError: 1);
-anything else is our own bug and shows its traceback.
+`cli.main` turns a RelumeError into one line and exit status 2 (TrainingError: 1, Unavailable:
+75, that of a stopped run); anything else is our own bug and shows its traceback.
 """
+
+TEMPORARY_FAILURE = 75
+"""Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
 
 
 class RelumeError(Exception):
@@ -94,6 +98,10 @@ class StorageError(RelumeError):
 
 class TrainerEnded(RelumeError):
     """A trainer that `relume prove` watches ended in trouble of its own."""
+
+
+class Unavailable(RelumeError):
+    """A disk does not give what the run needs, however often it is asked; the run is saved."""
 
 
 class TrainingError(RelumeError):

@@ -1,3 +1,4 @@
+import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -8,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from relume.data import batch, loaders
 from relume.data.batch import MiniBatch, Source, load_mini_batch, load_sample, mini_batches
+from relume.data.patience import Patience
 from relume.draws import draw_words
-from relume.errors import ImageError
+from relume.errors import ImageError, Unavailable
 from relume.formats.sections import Net, Yolo
 from tests.shared import SHARED, needs_shared
 
@@ -193,3 +196,112 @@ def test_real_pictures_keep_nearly_all_their_boxes() -> None:
     boxes = np.concatenate([batch.boxes_xywh_rel[batch.classes >= 0] for batch in batches])
     assert (boxes[:, :2] - boxes[:, 2:] / 2 >= -1e-6).all()  # rounding of centre and size
     assert (boxes[:, :2] + boxes[:, 2:] / 2 <= 1 + 1e-6).all()
+
+
+# What must not hold up a run
+
+
+def test_a_read_that_hangs_does_not_keep_a_stop_from_being_noticed(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, let_go, asked = threading.Event(), threading.Event(), threading.Event()
+    whole = batch.load_sample
+
+    def load(source: Source, position: int, *args: Any) -> Any:
+        if position == 6:
+            hangs.set()
+            let_go.wait()
+        return whole(source, position, *args)
+
+    def stopped() -> bool:
+        asked.set()
+        return hangs.is_set()
+
+    monkeypatch.setattr(batch, "load_sample", load)
+    monkeypatch.setattr(loaders, "LONGEST_FAREWELL_S", 0.0)
+    loaded = list(mini_batches(source, 0, size_of, 1, 3, 64, Patience(stopped=stopped)))
+
+    assert asked.is_set()
+    assert [mini_batch.positions[0] for mini_batch in loaded] == [0]
+    assert all(thread.daemon for thread in loader_threads())  # keeps no process alive
+    let_go.set()
+    for thread in loader_threads():
+        thread.join(timeout=10)
+
+
+def test_without_threads_a_stop_is_noticed_between_two_pictures(source: Source) -> None:
+    asked = iter([False] * 6 + [True])
+
+    loaded = list(mini_batches(source, 0, size_of, 0, 0, 64, Patience(stopped=lambda: next(asked))))
+
+    assert [mini_batch.positions[0] for mini_batch in loaded] == [0]
+    assert list(asked) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError("none left"), SystemExit(3), KeyError("ours")])
+def test_whatever_a_thread_raises_is_raised_where_the_picture_would_have_come(
+    source: Source, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    whole = batch.load_sample
+
+    def load(source: Source, position: int, *args: Any) -> Any:
+        if position == 5:
+            raise error
+        return whole(source, position, *args)
+
+    monkeypatch.setattr(batch, "load_sample", load)
+    batches = mini_batches(source, 0, size_of, 2, 3, 64)
+    assert next(batches).positions[0] == 0
+
+    with pytest.raises(type(error)):
+        next(batches)
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 5])
+def test_threads_that_die_are_replaced_and_change_no_byte(
+    source: Source, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """None can be killed alone; if one ends all the same, its task is done by another."""
+    expected = list(mini_batches(source, 0, size_of, 0, 0, 32))
+    left = list(range(deaths))
+    work = loaders.Loaders._work
+
+    def dying(pool: loaders.Loaders) -> None:
+        try:
+            left.pop()
+        except IndexError:
+            work(pool)
+        else:
+            pool._tasks.get()  # and takes the task along
+
+    monkeypatch.setattr(loaders.Loaders, "_work", dying)
+    loaded = list(mini_batches(source, 0, size_of, 2, 2, 32))
+
+    assert left == []
+    for one, other in zip(loaded, expected, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_the_disk_does_not_give_ends_the_loading_soon(
+    source: Source, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    lost = source.image_paths[load_sample(source, 9, 64, 64).index]
+    whole = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == lost:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    slept: list[float] = []
+    patience = Patience((0.1, 0.2), sleep=slept.append)
+    batches = mini_batches(source, 0, size_of, workers, 0, 64, patience)
+    assert [next(batches).positions[0], next(batches).positions[0]] == [0, 4]
+
+    with pytest.raises(Unavailable, match="cannot be read: Input/output error"):
+        next(batches)
+
+    assert sum(slept) == pytest.approx(0.3)
+    assert patience.is_over() or workers == 0  # no thread goes on waiting

@@ -12,7 +12,7 @@ from relume.checkpoint.keeper import Keeper, remove_temporaries
 from relume.checkpoint.state import Mark, TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.commands.stopping import max_time_s, stop_by_signal
-from relume.errors import OtherEnvironment, RelumeError, StorageError, UsageError
+from relume.errors import TEMPORARY_FAILURE, OtherEnvironment, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
@@ -23,8 +23,6 @@ from relume.train.loop import train as train_loop
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 
-TEMPORARY_FAILURE = 75
-"""Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 Value = str | int | float | bool

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
-from relume.data.image import Pixels, read_picture
+from relume.data.image import IMPATIENT, Pixels, read_picture
 from relume.data.loaders import Loaders, Task
 from relume.data.order import index_at
+from relume.data.patience import Patience
+from relume.errors import Unavailable
 from relume.formats.sections import Net, Yolo
 
 
@@ -68,15 +70,17 @@ class MiniBatch:
     """[b]: XXH3-64 of the picture files."""
 
 
-def load_sample(source: Source, position: int, width: int, height: int) -> Sample:
+def load_sample(
+    source: Source, position: int, width: int, height: int, patience: Patience = IMPATIENT
+) -> Sample:
     """Return the sample at `position` for a net input of width x height pixels.
 
     Raises:
-        ImageError: its picture cannot be read or decoded.
+        ImageError, Unavailable: its picture cannot be read or decoded.
     """
     index = index_at(source.seed, position, len(source.image_paths))
     picture, digest = read_picture(
-        source.image_paths[index], source.net.channels, source.places[index]
+        source.image_paths[index], source.net.channels, source.places[index], patience
     )
     height_px, width_px, _ = picture.shape
     head = source.head
@@ -107,7 +111,7 @@ def mini_batches(
     workers: int,
     read_ahead: int,
     end_position: int,
-    stopped: Callable[[], bool] = lambda: False,
+    patience: Patience | None = None,
 ) -> Generator[MiniBatch]:
     """Yield the mini-batches from `first_position` up to `end_position`, in order.
 
@@ -120,19 +124,19 @@ def mini_batches(
         workers: loader threads; 0 loads in the calling thread, with no reading ahead.
         read_ahead: mini-batches under way while the caller works on the one yielded last.
         end_position: position after the last one; whole mini-batches from `first_position`.
-        stopped: asked while a mini-batch is waited for (without workers: before each picture);
-            if it says so, the generator ends.
+        patience: with a disk that does not give a picture. It is asked while a mini-batch is
+            waited for (without workers: before each picture): if it is over, the generator
+            ends. It is over for the loader threads when the generator ends.
     Raises:
-        ImageError: a picture cannot be read or decoded.
+        ImageError, Unavailable: a picture cannot be read or decoded.
     """
     firsts = range(first_position, end_position, source.net.mini_batch)
+    patience = patience or Patience()
     if workers == 0:
         for first in firsts:
-            samples = []
-            for task in _tasks(source, first, size_of):
-                if stopped():
-                    return
-                samples.append(task())
+            samples = _loaded_here(_tasks(source, first, size_of, patience), patience)
+            if samples is None:
+                return
             yield _joined(samples)
         return
     loaders = Loaders(workers)
@@ -142,25 +146,44 @@ def mini_batches(
         while True:
             for first in islice(rest, read_ahead + 1 - len(under_way)):
                 # A task per sample, not per mini-batch: all help with the next one needed.
-                tasks = _tasks(source, first, size_of)
+                tasks = _tasks(source, first, size_of, patience)
                 under_way.append([loaders.submit(task) for task in tasks])
             if not under_way:
                 return
-            loaded = loaders.results(under_way.popleft(), stopped)
+            loaded = loaders.results(under_way.popleft(), patience.is_over)
             if loaded is None:
                 return
             yield _joined(loaded)
     finally:
+        patience.end()
         loaders.close()
 
 
+def _loaded_here(tasks: list[Callable[[], Sample]], patience: Patience) -> list[Sample] | None:
+    """Load in this thread; return None if a stop comes first."""
+    samples = []
+    for task in tasks:
+        if patience.is_over():
+            return None
+        try:
+            samples.append(task())
+        except Unavailable:
+            if patience.is_over():  # which ended the waiting for this picture
+                return None
+            raise
+    return samples
+
+
 def _tasks(
-    source: Source, first_position: int, size_of: Callable[[int], tuple[int, int]]
+    source: Source,
+    first_position: int,
+    size_of: Callable[[int], tuple[int, int]],
+    patience: Patience,
 ) -> list[Callable[[], Sample]]:
     """Return what loads the samples of the mini-batch at `first_position`."""
     width, height = size_of(first_position)
     positions = range(first_position, first_position + source.net.mini_batch)
-    return [partial(load_sample, source, position, width, height) for position in positions]
+    return [partial(load_sample, source, p, width, height, patience) for p in positions]
 
 
 def _joined(samples: Sequence[Sample]) -> MiniBatch:

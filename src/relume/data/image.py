@@ -11,35 +11,38 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from relume.data.patience import Patience
 from relume.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, channels], RGB or one grey channel."""
+IMPATIENT = Patience()
+"""Asks a disk once."""
 
 # Parallel work is one sample per loader thread; threads within OpenCV would only compete.
 cv2.setNumThreads(0)
 
 
-def read_picture(path: str | Path, channels: int, place: str = "") -> tuple[Pixels, int]:
+def read_picture(
+    path: str | Path, channels: int, place: str = "", patience: Patience = IMPATIENT
+) -> tuple[Pixels, int]:
     """Return (pixels, XXH3-64 of the file's bytes); a turned EXIF picture is set upright.
 
     Args:
         path: the picture, in any form that OpenCV decodes; 16 bits and alpha are dropped.
         channels: 3 for RGB, 1 for grey.
         place: where the picture was named ("train.txt:7"), for messages; else the path.
+        patience: with a disk that does not give the file.
     Raises:
         ImageError: the file cannot be read (its cause is then the OSError), or not decoded.
+        Unavailable: the disk did not give it, however often it was asked.
     Source:
         AlexeyAB/darknet 59596d78 src/image_opencv.cpp load_image_mat.
     """
     if channels not in (1, 3):
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
     place, name = (place, f"{path} ") if place else (str(path), "")
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        found = f"{name}cannot be read: {error.strerror or error}"
-        raise ImageError(place, found, "", "check the file and the disk") from error
+    content = patience.read_bytes(Path(path), place, name)
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
         decoded = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)

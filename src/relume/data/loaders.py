@@ -7,10 +7,12 @@ no process alive. A task is done anew if its thread has died, so it must be a pu
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, InvalidStateError, wait
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+
+from relume.data.patience import POLL_S
 
 T = TypeVar("T")
 Task = tuple[Callable[[], T], Future[T]]
@@ -18,8 +20,6 @@ Task = tuple[Callable[[], T], Future[T]]
 
 LONGEST_FAREWELL_S = 1.0
 """Seconds to wait, at the end, for threads that are busy."""
-POLL_S = 0.05
-"""Seconds between two looks at whether the run is to end."""
 
 
 class Loaders:
@@ -39,14 +39,19 @@ class Loaders:
         """Return what the tasks return, in order; None if `stopped` says so while one waits.
 
         Raises:
-            Exception: what the first of the tasks that failed has raised.
+            Exception: what a task has raised, as soon as one has.
         """
         futures = [future for _, future in tasks]
-        while wait(futures, POLL_S).not_done:
-            if stopped():
+        while True:
+            done, waiting = wait(futures, POLL_S, FIRST_EXCEPTION)
+            errors = [error for f in futures if f in done and (error := f.exception())]
+            if (waiting or errors) and stopped():
                 return None
+            if errors:
+                raise errors[0]
+            if not waiting:
+                return [future.result() for future in futures]
             self._replace_dead(tasks)
-        return [future.result() for future in futures]
 
     def close(self) -> None:
         """Drop the tasks that nobody has begun, and let the threads end.

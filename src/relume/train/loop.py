@@ -18,6 +18,7 @@ import torch
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, RecordBuffer, TrainState
 from relume.data.batch import MiniBatch, Source, mini_batches
+from relume.data.patience import PAUSES_S, Patience
 from relume.errors import ImageError, NotFinite, RelumeError, StorageError
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
@@ -69,7 +70,7 @@ def train(
         device: where the network lives.
     """
     state = start
-    steps = iterations(spec, start, stop, device)
+    steps = iterations(spec, start, stop, device, keeper.warn)
     keeper.stop(state)  # writes what a kill after this very state left undone
     try:
         for state, report in steps:
@@ -94,7 +95,11 @@ def train(
 
 
 def iterations(
-    spec: RunSpec, start: TrainState, stop: Stop, device: torch.device
+    spec: RunSpec,
+    start: TrainState,
+    stop: Stop,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[TrainState, Report | None]]:
     """Put `start` into a network and return its training, which writes nothing.
 
@@ -103,6 +108,7 @@ def iterations(
         start: the state to go on from; it is not changed.
         stop: ends the training after the current subdivision.
         device: where the network lives.
+        say: takes a line about a picture that the disk does not give at once.
     Yields:
         After every iteration up to max_batches the new state and what it says about itself.
         If the training ends before, by a request or an error, last of all the state to go on
@@ -116,7 +122,8 @@ def iterations(
     network = Network(recipe.cfg, recipe.seed).to(device).train()
     optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
     pictures, partial = install(start, network, optimizer, len(recipe.labels))
-    return _trained(spec, start, stop, network, optimizer, pictures, partial)
+    batches = _batches(spec, start.progress.seen, Patience(PAUSES_S, stop.is_due, say))
+    return _trained(spec, start, stop, network, optimizer, pictures, partial, batches)
 
 
 def _trained(
@@ -127,9 +134,9 @@ def _trained(
     optimizer: torch.optim.Optimizer,
     pictures: npt.NDArray[np.uint64],
     partial: Partial,
+    batches: Generator[MiniBatch],
 ) -> Generator[tuple[TrainState, Report | None]]:
     cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
-    batches = _batches(spec, start.progress.seen, stop)
     records = RecordBuffer(start.history.records)
     checked = _unchanged(batches, pictures, spec.recipe)
     state = start.before_partial(net.batch)
@@ -171,7 +178,7 @@ def _complete(partial: Partial, network: Network, batches: Iterator[MiniBatch], 
     return True
 
 
-def _batches(spec: RunSpec, first_position: int, stop: Stop) -> Generator[MiniBatch]:
+def _batches(spec: RunSpec, first_position: int, patience: Patience) -> Generator[MiniBatch]:
     """Yield the mini-batches from `first_position` on: a pure function of the recipe."""
     recipe, operation = spec.recipe, spec.operation
     cfg = recipe.cfg
@@ -194,7 +201,7 @@ def _batches(spec: RunSpec, first_position: int, stop: Stop) -> Generator[MiniBa
         workers=operation.workers,
         read_ahead=operation.read_ahead,
         end_position=cfg.net.max_batches * cfg.net.batch,
-        stopped=stop.is_due,
+        patience=patience,
     )
 
 
