@@ -13,6 +13,7 @@ import pytest
 from relume.commands import prove as command
 from relume.errors import Locked, RelumeError
 from relume.proof.inputs import STRAIGHT, write_inputs
+from relume.proof.moments import Moment, Timeline
 from relume.proof.runs import Command, train_straight
 from relume.screen import Screen
 from tests.command_line import relume
@@ -68,15 +69,30 @@ def test_the_same_files_are_status_0_and_the_folder_goes(
     assert re.fullmatch(r"same: 1 file, [\d,]+ bytes", lines[verdict])
     assert lines[verdict + 1 : verdict + 3] == [
         "  straight: iterations 1 to 12 in one start, left alone",
-        f"  interrupted: the same in {len(places) + 1} starts; {len(places)} of 2 SIGKILLs struck: "
-        + ", ".join(places),
+        f"  interrupted: the same; {len(places)} of 2 SIGKILLs struck: {', '.join(places)}",
     ]
+    assert lines[verdict + 3].startswith(f"  starts of it: {len(places) + 1}, from iteration 0, ")
     rest = "\n".join(lines[verdict:])
     assert re.search(r"computed again after a kill: \d+ iteration", rest)
     assert "every byte of 1 file, and the digests of 21 tensors in 13 states" in rest
     assert "environment: threads 1, torch 2.13.0" in rest
     assert "max_batches was set to 12, nothing else" in rest
     assert "of these iterations 2 have another input size than in the whole run." in rest
+
+
+def test_a_proof_in_which_nothing_was_gone_on_from_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed_before_it_saves(*args: object) -> Moment:
+        return Moment(0, 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Timeline, "moment", killed_before_it_saves)
+        assert prove("sound") == 0
+
+    out = capsys.readouterr().out
+    assert "  starts of it: 3, from iteration 0, 0, 0\n" in out
+    assert "No start found a checkpoint to go on from: more -iterations or -kills" in out
 
 
 def test_time_counts_from_the_first_iteration_on_not_from_what_is_said_before(

@@ -115,8 +115,6 @@ class DigestFile:
     path: Path
     offsets: Mapping[int, int]
     """Of the last line of every iteration."""
-    starts: tuple[int, ...]
-    """Iterations done at every start."""
     repeated: Difference | None
     """The first iteration that gave another result when it was computed again."""
     computed_again: int
@@ -146,7 +144,6 @@ def read_digest_file(path: Path) -> DigestFile:
     """
     offsets: dict[int, int] = {}
     contents: dict[int, str] = {}
-    starts: list[int] = []
     again: list[tuple[int, int, int]] = []
     computed_again = 0
     for offset, line in _lines(path):
@@ -154,10 +151,7 @@ def read_digest_file(path: Path) -> DigestFile:
         content = xxhash.xxh3_64_hexdigest(json.dumps(line["tensors"], sort_keys=True).encode())
         if contents.get(iteration, content) != content:
             again.append((iteration, offsets[iteration], offset))
-        if line.get("start"):
-            starts.append(iteration)
-        else:
-            computed_again += iteration in offsets
+        computed_again += iteration in offsets and "start" not in line
         offsets[iteration], contents[iteration] = offset, content
     if not offsets:
         raise WeightsError(path, "holds no tensor digests", "a file of -tensor_digests")
@@ -166,7 +160,7 @@ def read_digest_file(path: Path) -> DigestFile:
         iteration, before, after = min(again)
         both = _tensors_at(path, before), _tensors_at(path, after)
         repeated = _difference(iteration, *both, ("the first time", "the second time"))
-    return DigestFile(path, offsets, tuple(starts), repeated, computed_again)
+    return DigestFile(path, offsets, repeated, computed_again)
 
 
 def first_difference(one: DigestFile, other: DigestFile) -> Difference | None:

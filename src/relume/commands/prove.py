@@ -84,8 +84,8 @@ def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[s
     )
     progress = screen.progress(plan.iterations)
     timeline = train_straight(command, plan, STRAIGHT, progress.at)
-    kills = train_interrupted(command, plan, timeline, seed, progress.at, screen.line)
-    if not kills:
+    course = train_interrupted(command, plan, timeline, seed, progress.at, screen.line)
+    if not course.kills:
         raise TrainerEnded(
             f"{INTERRUPTED} run",
             "it was over before a kill struck",
@@ -93,9 +93,9 @@ def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[s
             "give more -iterations",
         )
     found = outcome.compare(plan, STRAIGHT, INTERRUPTED)
-    done = outcome.summary(plan, kills, found)
+    done = outcome.summary(plan, course, found)
     if found.same:
-        verdict, *meaning = outcome.same_lines(plan, found, schedule_changes(plan))
+        verdict, *meaning = outcome.same_lines(plan, course, found, schedule_changes(plan))
         lines = [verdict, *done, *meaning]
     else:
         screen.line("different; trains once more, left alone, to see what that leaves")

@@ -50,6 +50,16 @@ class Kill:
         return f"in iteration {self.iteration + 1}" if self.iteration < end else "at the end"
 
 
+@dataclass(frozen=True)
+class Course:
+    """How the interrupted run went."""
+
+    kills: tuple[Kill, ...]
+    """Those that struck."""
+    starts: tuple[int, ...]
+    """Iterations done at every start, the last one included, which was left alone."""
+
+
 def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeline:
     """Train without a disturbance and return how long everything took.
 
@@ -79,7 +89,7 @@ def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeli
 
 def train_interrupted(
     command: Command, plan: Plan, timeline: Timeline, seed: int, show: Show, say: Say
-) -> tuple[Kill, ...]:
+) -> Course:
     """Train, kill and start again until all kills have struck, then to the end.
 
     Raises:
@@ -99,13 +109,19 @@ def train_interrupted(
                 for _ in trainer.lines():
                     show_here()
                 _check_end(trainer.ended(), trainer, plan, INTERRUPTED)
-                break
+                starts = (*(kill.went_on_from for kill in kills), _start_of(trainer, plan))
+                return Course(tuple(kills), starts)
         kills.append(kill)
         say(
             f"kill {number + 1} of {plan.kills} {kill.place(plan.end)}: {kill.moment} into a start "
             f"from iteration {kill.went_on_from} (savelast={savelast})"
         )
-    return tuple(kills)
+    raise AssertionError("the last start is not killed")
+
+
+def _start_of(trainer: Trainer, plan: Plan) -> int:
+    """Return the iterations done at a start that has begun."""
+    return plan.start if trainer.went_on_from is None else trainer.went_on_from
 
 
 def _killed(
@@ -119,7 +135,7 @@ def _killed(
     """Kill a trainer at its moment; None: it ended before that."""
     if not trainer.follow(lambda: trainer.begun):
         return None
-    start = plan.start if trainer.went_on_from is None else trainer.went_on_from
+    start = _start_of(trainer, plan)
     moment = timeline.moment(start - plan.start, plan.kills - number, seed, number)
     for iteration in range(start + 1, start + moment.iterations + 1):
         if not trainer.follow(partial(trainer.has_done, iteration)):
