@@ -21,14 +21,14 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.checkpoints
 
 prove: .venv/installed
-	$(BIN)/python -m pytest -q -m long
+	$(BIN)/python -m tests.prove
 
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo .prove
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -93,17 +93,25 @@ def small_cfg(
 
 
 def small_residual_cfg(
-    *, size: int = 64, batch: int = 4, subdivisions: int = 2, classes: int = 3, **options: object
+    *,
+    size: int = 64,
+    batch: int = 4,
+    subdivisions: int = 2,
+    classes: int = 3,
+    yolo: dict[str, object] | None = None,
+    **options: object,
 ) -> str:
     """Return yolov3's shape in small: strided convolutions, shortcuts, two heads."""
+    own = yolo or {}
     parts = [net(size, size, batch, subdivisions, **options), convolution(4)]
     for filters in (6, 8, 10, 12):
         parts.append(convolution(filters, stride=2))
         parts += _residual(filters)
-    parts += [convolution(6, 1), convolution(12), *head((3, 4, 5), SMALL_ANCHORS, classes)]
+    parts += [convolution(6, 1), convolution(12)]
+    parts += head((3, 4, 5), SMALL_ANCHORS, classes, **own)
     parts += [section("route", layers=-4), convolution(4, 1), section("upsample", stride=2)]
     parts += [section("route", layers="-1,12"), convolution(8)]
-    return "\n".join(parts + head((0, 1, 2), SMALL_ANCHORS, classes))
+    return "\n".join(parts + head((0, 1, 2), SMALL_ANCHORS, classes, **own))
 
 
 def yolov3_tiny_cfg(width: int = 416, height: int = 416, classes: int = 80) -> str:

@@ -22,7 +22,6 @@ from relume.checkpoint.keeper import (
 )
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
-from relume.errors import StorageError
 from tests.checkpoint.faults import strike
 from tests.checkpoint.states import tiny_state, with_seen
 
@@ -119,41 +118,6 @@ def test_nothing_is_written_before_the_first_iteration(tmp_path: Path) -> None:
     keeper_in(tmp_path).stop(STATES[0])
 
     assert held(tmp_path) == {}
-
-
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_a_disk_that_refuses_any_operation_costs_no_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
-) -> None:
-    """Fails the n-th open, write, fsync or rename, n = 1, 2, 3 ..., until nothing fails."""
-    refused, fails_at = True, 0
-    while refused:
-        fails_at += 1
-        folder = tmp_path / str(fails_at)
-        folder.mkdir()
-        offer_all(keeper_in(folder, saveweights=2), STATES[1:4])
-        refused = False
-        with monkeypatch.context() as patch:
-            strike(patch, fails_at, error)
-            try:
-                keeper_in(folder, saveweights=2).stop(STATES[4])
-            except StorageError:
-                refused = True
-
-        found, rejected = newest_good(folder, "net")
-        assert rejected == []
-        assert found is not None
-        assert found.state.iteration in (3, 4)
-        remove_temporaries(folder, "net")  # as the next start does
-        keeper_in(folder, saveweights=2).stop(STATES[4])
-        files = held(folder)
-        # Where only the last fsync of the folder failed, the generation before stays the older.
-        assert files.pop("net.backup") in (2, 3)
-        expected = {"net_2.weights": 2, "net_4.weights": 4, "net_4.backup": 4}
-        assert files == {**expected, "net_last.weights": 4}
-
-    # Create, at least a write, fsync, rename and fsync of the folder for each of three files.
-    assert fails_at > 3 * 5
 
 
 def test_a_refused_save_is_said_and_the_next_one_succeeds(

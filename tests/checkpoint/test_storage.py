@@ -122,7 +122,7 @@ def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
 
     with monkeypatch.context() as patch:
         strike(patch, fails_at, error)
-        with pytest.raises(StorageError, match=r"last: cannot be written \("):
+        with pytest.raises(StorageError, match=r": cannot be written \("):
             storage.write_durably(path, b"new", previous=previous)
 
     held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -1,30 +1,72 @@
-"""Real processes that train: forked from a server that has imported PyTorch once.
+"""Real processes that train: forked from a server that has imported PyTorch once, or started cold.
 
-A start then takes milliseconds instead of seconds, and yet it is a process that can be killed,
-stopped and waited for like any other.
+A forked start takes a fraction of a second instead of several, and yet it is a process that can
+be killed, stopped, traced and waited for like any other. The server has no thread of Python's.
 """
 
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from relume.cli import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["relume.commands.train", "tests.contract.processes"])
-LONGEST_S = 60
+CONTEXT.set_forkserver_preload(
+    [
+        *("relume.commands.train", "tests.contract.processes"),
+        # What a run imports later on; torch._inductor when determinism is switched on.
+        *("torch._inductor", "matplotlib.backends.backend_agg"),
+    ]
+)
+LONGEST_S = 120
 """A process that takes longer has hung."""
 
 
 class Relume:
-    """`relume WORDS` in a folder; both its outputs come through one pipe."""
+    """`relume WORDS` in a folder and a process group of its own; both outputs in one pipe."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        cold: bool = False,
+        before: Callable[[], None] | None = None,
+        strace: Sequence[str] = (),
+    ) -> None:
+        """Start it.
+
+        Args:
+            folder: the current folder of the process.
+            words: of the command line.
+            cold: start a new interpreter instead of forking.
+            before: called in the forked process first; a function at the top of a module.
+            strace: options of strace that trace the forked process from its first step.
+        """
         self._pipe, theirs = CONTEXT.Pipe(duplex=False)
-        self._process = CONTEXT.Process(target=_run, args=(folder, theirs, words))
-        self._process.start()
+        self._process: subprocess.Popen[bytes] | multiprocessing.process.BaseProcess
+        self._tracer: subprocess.Popen[str] | None = None
+        if cold:
+            command = [sys.executable, "-m", "relume", *words]
+            output = theirs.fileno()
+            self._process = subprocess.Popen(
+                command, cwd=folder, process_group=0, stdout=output, stderr=output
+            )
+        else:
+            waits, go = CONTEXT.Pipe(duplex=False)
+            arguments = (folder, theirs, words, before, waits)
+            self._process = CONTEXT.Process(target=_run, args=arguments)
+            self._process.start()
+            if strace:
+                self._tracer = _attached(self._process.pid or 0, strace)
+            go.send(None)
+            go.close()
+            waits.close()
         theirs.close()
         self.output = ""
         """What has been read so far."""
@@ -41,13 +83,13 @@ class Relume:
 
     def wait_at_most(self, seconds: float) -> None:
         """Let it work for a moment, or until it ends."""
-        wait([self._process.sentinel], seconds)
+        self._status(seconds)
 
-    def signal(self, number: int) -> None:
-        """Send a signal, if it still lives."""
-        assert self._process.pid is not None
-        if self._process.is_alive():
-            os.kill(self._process.pid, number)
+    def signal(self, number: int, group: bool = False) -> None:
+        """Send a signal, to the process or to its whole group, if it still lives."""
+        if self._status(0) is None:
+            assert self._process.pid is not None
+            (os.killpg if group else os.kill)(self._process.pid, number)
 
     def close_output(self) -> None:
         """Go away as `head` does."""
@@ -58,14 +100,46 @@ class Relume:
         if not self._pipe.closed:
             self.read_until("no such line")
             self._pipe.close()
-        self._process.join(LONGEST_S)
-        status = self._process.exitcode
-        assert status is not None
-        self._process.close()
+        status = self._status(LONGEST_S)
+        assert status is not None, f"hangs; it said: {self.output}"
+        if self._tracer is not None:
+            self._tracer.communicate()
+        if not isinstance(self._process, subprocess.Popen):
+            self._process.close()
         return status
 
+    def _status(self, seconds: float) -> int | None:
+        if isinstance(self._process, subprocess.Popen):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+            return self._process.returncode
+        wait([self._process.sentinel], seconds)
+        return self._process.exitcode
 
-def _run(folder: Path, output: Connection, words: tuple[str, ...]) -> None:
+
+def _attached(pid: int, options: Sequence[str]) -> subprocess.Popen[str]:
+    """Return an strace that follows a process; raises OSError where that is refused."""
+    command = ["strace", "-f", *options, "-p", str(pid)]
+    tracer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert tracer.stderr is not None
+    said = []
+    for line in tracer.stderr:
+        if " attached" in line:
+            return tracer
+        said.append(line.strip())
+    tracer.communicate()
+    os.kill(pid, signal.SIGKILL)
+    raise OSError(f"strace cannot trace a process: {said}")
+
+
+def _run(
+    folder: Path,
+    output: Connection,
+    words: tuple[str, ...],
+    before: Callable[[], None] | None,
+    waits: Connection,
+) -> None:
+    os.setpgid(0, 0)
     os.chdir(folder)
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
@@ -73,4 +147,8 @@ def _run(folder: Path, output: Connection, words: tuple[str, ...]) -> None:
     # The server's own streams may be files; these are pipes, which Python asks when it opens them.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    waits.recv()
+    waits.close()
+    if before is not None:
+        before()
     sys.exit(main(list(words)))

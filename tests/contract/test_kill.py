@@ -7,13 +7,10 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from relume.checkpoint import container
@@ -57,33 +54,6 @@ def test_an_undisturbed_run_leaves_all_that_is_promised(straight: Path) -> None:
         *("net_14.backup", "net_14.weights", "net_7.weights"),
         *("net_final.weights", "net_last.weights"),
     ]
-
-
-@pytest.mark.parametrize("savelast", [1, 5])
-def test_a_run_killed_at_random_moments_leaves_the_same_files(
-    straight: Path, tmp_path: Path, savelast: int
-) -> None:
-    folder = copied_run(straight, tmp_path / "killed")
-    data = folder / "obj.data"
-    data.write_text(data.read_text() + f"savelast = {savelast}\n")
-    random = np.random.Generator(np.random.Philox(savelast))
-    killed = 0
-    for _ in range(7):
-        process = Relume(folder, *TRAIN)
-        # One kill in four falls into the start, the others anywhere behind an iteration.
-        if random.random() < 0.25:
-            process.wait_at_most(random.random() * 0.5)
-        else:
-            process.read_until(" avg loss", times=int(random.integers(1, 5)))
-            process.wait_at_most(random.random() * ITERATION_S)
-        process.signal(signal.SIGKILL)
-        killed += process.ended() == -signal.SIGKILL
-
-    process = Relume(folder, *TRAIN)
-
-    assert process.ended() == 0, process.output
-    assert killed >= 2  # a run of so few iterations is over before the last of seven kills
-    assert promised(folder) == promised(straight)
 
 
 def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
@@ -154,26 +124,6 @@ def test_a_picture_that_never_comes_does_not_hold_up_a_stop(
     process = Relume(folder, *TRAIN)
 
     assert process.ended() == 0
-    assert promised(folder) == promised(straight)
-
-
-def test_the_program_itself_killed_and_started_again_leaves_the_same_files(
-    straight: Path, tmp_path: Path
-) -> None:
-    folder = copied_run(straight, tmp_path / "killed")
-    command = [sys.executable, "-m", "relume", *TRAIN]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(ITERATIONS // 2):
-            assert b" avg loss" in process.stdout.readline()
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    again = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-    assert again.returncode == 0, again.stderr
-    assert "relume: goes on from backup/net" in again.stderr
     assert promised(folder) == promised(straight)
 
 

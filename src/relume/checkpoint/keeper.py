@@ -145,6 +145,8 @@ class Keeper:
         for iteration in sorted(self._due_milestones):
             self._save_milestone(iteration, self._due_milestones[iteration])
             del self._due_milestones[iteration]
+        if self._failing:  # likewise one behind a removal that a power cut would undo
+            storage.sync_folder(self.folder)
 
     def close(self) -> None:
         """Wait for the save under way, whatever ended the training."""

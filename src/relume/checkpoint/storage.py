@@ -40,8 +40,8 @@ class Disk:
     """The system calls that change a file system; tests put another one in its place."""
 
     def create(self, path: Path, direct: bool = False) -> int:
-        """Open an empty file for writing; `direct` past the page cache."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        """Make a new file for writing; `direct` past the page cache."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags | (os.O_DIRECT if direct else 0), 0o666)
 
     def open_to_append(self, path: Path) -> int:
@@ -199,12 +199,14 @@ def _chunks(parts: Iterable[Buffer]) -> Iterator[memoryview]:
 
 def _created(path: Path, size_bytes: int) -> tuple[int, bool]:
     """Return the descriptor of a new file, and whether it is written past the page cache."""
+    _drop(path)  # what a save left may be a second name of a file that matters
     if size_bytes >= DIRECT_FROM_BYTES and hasattr(os, "O_DIRECT"):
         try:
             return DISK.create(path, direct=True), True
         except OSError as error:
             if error.errno not in NO_DIRECT:
                 raise
+            _drop(path)  # it may have been made all the same
     return DISK.create(path), False
 
 
@@ -272,13 +274,13 @@ def move_aside(paths: list[Path], aside: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable, where the file system can."""
-    try:
-        DISK.fsync_folder(folder)
-    except OSError as error:
-        # Drive mounts and some network file systems cannot fsync a folder; the file itself is safe.
-        if error.errno not in NO_FOLDER_SYNC:
-            raise
+    """Make the names in `folder` durable, where the file system can; some mounts cannot."""
+    with _as_storage_error(folder):
+        try:
+            DISK.fsync_folder(folder)
+        except OSError as error:
+            if error.errno not in NO_FOLDER_SYNC:
+                raise
 
 
 class AppendFile:

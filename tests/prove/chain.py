@@ -1,0 +1,48 @@
+"""Resumes chained in one run: stopped again and again, mostly after a moment's work.
+
+Every link is a process of its own that reads the checkpoint of the one before, is told to stop
+by one of the three signals, and says 75.
+"""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.contract.processes import Relume
+from tests.contract.small_runs import copied_run
+from tests.prove.kills import BEGUN, STOPPED
+from tests.prove.piece import Outcome, Piece, draws_of
+from tests.prove.variants import differences, trained, variant, write_variant
+
+RESUMES = 200
+LONGEST_S = 0.08
+"""The longest moment behind the beginning of an iteration: about two iterations."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+VARIANT = 12
+"""Two subdivisions, SGD, dropout and multi-scale, a checkpoint every iteration."""
+
+
+def prove(
+    folder: Path, seed: int, resumes: int, before: Callable[[], None] | None = None
+) -> Outcome:
+    """Stop and resume one run so often, and compare what it leaves in the end."""
+    run = variant(VARIANT, max_batches=3 * resumes)
+    straight = trained(write_variant(folder / "straight", run), run)
+    chained = copied_run(straight, folder / "chained")
+    draws = draws_of(seed, 3)
+    for number in range(resumes):
+        process = Relume(chained, *run.words, before=before)
+        process.read_until(BEGUN)
+        process.wait_at_most(float(draws.random()) * LONGEST_S)
+        process.signal(SIGNALS[number % 3])
+        status = process.ended()
+        if status != STOPPED:
+            text = f"resume {number}: exit status {status}: {process.output[-2000:]}"
+            return Outcome({"resumes": number}, (text,))
+    trained(chained, run)
+    return Outcome({"resumes": resumes}, tuple(differences(chained, straight)))
+
+
+def pieces(seed: int) -> list[Piece]:
+    """Return the long form."""
+    return [Piece("chain", "one run", prove, (seed, RESUMES))]
