@@ -18,7 +18,7 @@ RelumeError
 ├── Unavailable             a disk does not give what the run needs: the same command, later
 ├── TrainerEnded            a trainer that `relume prove` watches ended in trouble of its own
 └── TrainingError
-    └── NotFinite           the loss is NaN or infinite
+    └── NotFinite           loss, gradient or statistics are NaN or infinite
 
 `cli.main` turns a RelumeError into one line and exit status 2 (TrainingError: 1, Unavailable:
 75, that of a stopped run); anything else is our own bug and shows its traceback.
@@ -109,4 +109,4 @@ class TrainingError(RelumeError):
 
 
 class NotFinite(TrainingError):
-    """The loss is NaN or infinite; the state before the update is intact."""
+    """Loss, gradient or statistics are NaN or infinite; the state before the update is intact."""

@@ -16,6 +16,7 @@ from relume.train.optimizer import build_optimizer
 from relume.train.partial import GradientTree, Partial
 from relume.train.step import (
     Report,
+    are_finite,
     images_to_tensor,
     train_subdivision,
     update,
@@ -165,3 +166,15 @@ def test_a_loss_that_is_not_finite_updates_nothing(poison: float) -> None:
         train_iteration(network, optimizer, batches, 2, 0.01)
 
     assert bits(network, optimizer) == before
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 1])
+def test_one_number_that_is_not_finite_is_found_among_any(poison: float, where: int) -> None:
+    tensors = [torch.full((3, 5), 3e38), torch.full((7,), -3e38)]  # whose sums are infinite
+    assert are_finite(tensors)
+    assert are_finite([])
+
+    tensors[where].view(-1)[4] = poison
+
+    assert not are_finite(tensors)

@@ -95,7 +95,7 @@ def reset(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise CheckpointError(folder, "no such folder", f"the files of a run of '{name}'")
     with storage.locked(folder, name):
         others = [folder / f"{name}.journal.jsonl", folder / f"chart_{name}.png"]
-        others += [folder / "chart.png", folder / f"{name}.log"]
+        others += [folder / "chart.png", folder / f"{name}.log", folder / f"{name}.notfinite"]
         files = [*run_files(folder, name), *(path for path in others if path.exists())]
         if not run_files(folder, name):
             raise CheckpointError(folder, f"no files of '{name}'", "the checkpoints of a run")

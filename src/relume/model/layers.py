@@ -71,13 +71,17 @@ class Convolutional(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return [B, filters, out_height, out_width]."""
+        x = self.convolve(images)
+        if self.section.batch_normalize:
+            x = self._normalize(x)
+        return self._activate(x)
+
+    def convolve(self, images: Tensor) -> Tensor:
+        """Return the sums as they are before batch norm and activation."""
         s = self.section
         bias = None if s.batch_normalize else self.bias
         stride, padding = (s.stride_y, s.stride_x), s.padding * s.dilation
-        x = F.conv2d(images, self.weight, bias, stride, padding, s.dilation, s.groups)
-        if s.batch_normalize:
-            x = self._normalize(x)
-        return self._activate(x)
+        return F.conv2d(images, self.weight, bias, stride, padding, s.dilation, s.groups)
 
     def _normalize(self, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_variance

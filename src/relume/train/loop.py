@@ -17,13 +17,15 @@ import torch
 
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, RecordBuffer, TrainState
-from relume.data.batch import MiniBatch, Source, mini_batches
+from relume.data.batch import MiniBatch
 from relume.data.patience import PAUSES_S, Patience
-from relume.errors import ImageError, NotFinite, RelumeError, StorageError
+from relume.errors import NotFinite, RelumeError, StorageError
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
-from relume.spec import Recipe, RunSpec
+from relume.spec import RunSpec
+from relume.train.batches import batches_of, unchanged
 from relume.train.capture import capture, install
+from relume.train.evidence import with_evidence
 from relume.train.journal import Journal, record_of
 from relume.train.optimizer import build_optimizer
 from relume.train.partial import Partial, with_partial
@@ -78,11 +80,13 @@ def train(
                 journal.append(state.history, state.progress.average_loss or 0.0)
                 keeper.offer(state)
                 watch(state, report)
-    except RelumeError:
+    except RelumeError as error:
         try:
             keeper.stop(state)
-        except StorageError as error:
-            keeper.warn(f"not saved at {state.place}: {error}")
+        except StorageError as trouble:
+            keeper.warn(f"not saved at {state.place}: {trouble}")
+        if isinstance(error, NotFinite):
+            raise with_evidence(error, spec, state, device) from error
         raise
     finally:
         steps.close()
@@ -122,7 +126,7 @@ def iterations(
     network = Network(recipe.cfg, recipe.seed).to(device).train()
     optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
     pictures, partial = install(start, network, optimizer, len(recipe.labels))
-    batches = _batches(spec, start.progress.seen, Patience(PAUSES_S, stop.is_due, say))
+    batches = batches_of(spec, start.progress.seen, Patience(PAUSES_S, stop.is_due, say))
     return _trained(spec, start, stop, network, optimizer, pictures, partial, batches)
 
 
@@ -138,7 +142,7 @@ def _trained(
 ) -> Generator[tuple[TrainState, Report | None]]:
     cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
     records = RecordBuffer(start.history.records)
-    checked = _unchanged(batches, pictures, spec.recipe)
+    checked = unchanged(batches, pictures, spec.recipe)
     state = start.before_partial(net.batch)
     with closing(batches):
         while state.iteration < net.max_batches:
@@ -176,48 +180,3 @@ def _complete(partial: Partial, network: Network, batches: Iterator[MiniBatch], 
             return False
         train_subdivision(network, partial, mini_batch)
     return True
-
-
-def _batches(spec: RunSpec, first_position: int, patience: Patience) -> Generator[MiniBatch]:
-    """Yield the mini-batches from `first_position` on: a pure function of the recipe."""
-    recipe, operation = spec.recipe, spec.operation
-    cfg = recipe.cfg
-
-    def size_of(position: int) -> tuple[int, int]:
-        return input_size(cfg, recipe.seed, position // cfg.net.batch + 1)
-
-    source = Source(
-        net=cfg.net,
-        head=cfg.heads[-1],
-        seed=recipe.seed,
-        image_paths=recipe.images.paths,
-        places=[f"{recipe.images.path}:{line}" for line in recipe.images.lines],
-        labels=recipe.labels,
-    )
-    return mini_batches(
-        source,
-        first_position,
-        size_of,
-        workers=operation.workers,
-        read_ahead=operation.read_ahead,
-        end_position=cfg.net.max_batches * cfg.net.batch,
-        patience=patience,
-    )
-
-
-def _unchanged(
-    batches: Iterator[MiniBatch], pictures: npt.NDArray[np.uint64], recipe: Recipe
-) -> Iterator[MiniBatch]:
-    """Pass mini-batches on, but stop at a picture that differs from when it was last used."""
-    for mini_batch in batches:
-        known = pictures[list(mini_batch.indices)]
-        changed = np.flatnonzero((known != 0) & (known != mini_batch.digests))
-        if changed.size:
-            index = mini_batch.indices[int(changed[0])]
-            raise ImageError(
-                recipe.images.paths[index],
-                "the picture has changed since this run used it",
-                "the pictures the run began with",
-                "restore it, or go on with today's pictures by -allow-change",
-            )
-        yield mini_batch

@@ -5,6 +5,7 @@ are summed in one fixed binary tree over subdivision numbers, statistics and los
 order, so the result does not depend on who computed which.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from relume.data.batch import MiniBatch
 from relume.errors import NotFinite
-from relume.model.loss import Truths, head_loss
-from relume.model.network import Network
+from relume.model.loss import HeadLoss, Truths, head_loss
+from relume.model.network import Network, Statistics
 from relume.train.optimizer import gradient_scale, set_rate
-from relume.train.partial import Partial
+from relume.train.partial import Gradients, Partial
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch)
         mini_batch: of the next one.
     """
     partial.losses += _forward_backward(network, mini_batch)
-    partial.tree.add([_taken_gradient(p.tensor) for p in network.trained_parameters()])
+    partial.tree.add(taken_gradients(network))
     partial.statistics.append(network.take_statistics())
     partial.rows += mini_batch.indices
     partial.digests += mini_batch.digests.tolist()
@@ -67,24 +68,17 @@ def update(
         rate: learning rate of this update.
         size: (width, height) of the net's input, for the report.
     Raises:
-        NotFinite: the loss is NaN or infinite; nothing has been updated.
+        NotFinite: loss, gradient or statistics are NaN or infinite; nothing has been updated.
     """
     net = network.cfg.net
     losses = partial.losses / np.float32(len(network.cfg.heads) * net.batch)
     box, objectness, classification = (float(part) for part in losses)
     loss = float(losses.sum(dtype=np.float32))
     report = Report(loss, box, objectness, classification, rate, *size)
-    if not np.isfinite(report.loss):
-        raise NotFinite(
-            f"iteration {iteration}",
-            f"the loss is {report.loss} (box {report.box_loss}, objectness "
-            f"{report.objectness_loss}, class {report.class_loss})",
-            "a finite loss",
-            "lower learning_rate or lengthen burn_in; the state before this update is saved",
-        )
+    gradients = partial.tree.total()
+    _check_finite(report, gradients, partial.statistics, iteration)
     set_rate(optimizer, rate, iteration, net)
-    parameters = network.trained_parameters()
-    for parameter, gradient in zip(parameters, partial.tree.total(), strict=True):
+    for parameter, gradient in zip(network.trained_parameters(), gradients, strict=True):
         parameter.tensor.grad = gradient
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -92,8 +86,50 @@ def update(
     return report
 
 
+def _check_finite(
+    report: Report, gradients: Gradients, statistics: list[Statistics], iteration: int
+) -> None:
+    """Raise NotFinite if an update by these numbers would leave NaN or infinity in the network."""
+    parts = [tensor for taken in statistics for pair in taken.values() for tensor in pair]
+    if not np.isfinite(report.loss):
+        found = (
+            f"the loss is {report.loss} (box {report.box_loss}, objectness "
+            f"{report.objectness_loss}, class {report.class_loss})"
+        )
+    elif not are_finite(gradients):
+        found = f"the gradient is not finite (the loss is {report.loss})"
+    elif not are_finite(parts):
+        found = f"the statistics of batch norm are not finite (the loss is {report.loss})"
+    else:
+        return
+    remedy = "lower learning_rate or lengthen burn_in"
+    raise NotFinite(f"iteration {iteration}", found, "finite numbers", remedy)
+
+
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether no tensor holds NaN or infinity.
+
+    Either would stay in a sum, which takes one pass at the speed of memory; only where a sum
+    is not finite, which large finite numbers can do too, is every number looked at.
+    """
+    if not tensors:
+        return True
+    sums = torch.stack([tensor.sum() for tensor in tensors]).isfinite().tolist()
+    return all(
+        ok or bool(tensor.isfinite().all()) for ok, tensor in zip(sums, tensors, strict=True)
+    )
+
+
 def _forward_backward(network: Network, mini_batch: MiniBatch) -> npt.NDArray[np.float32]:
     """Leave gradients in the parameters; return box, objectness and class loss, summed."""
+    raws, heads = forward(network, mini_batch)
+    backward(network, raws, heads)
+    losses: npt.NDArray[np.float32] = losses_of(heads).sum(axis=0, dtype=np.float32)
+    return losses
+
+
+def forward(network: Network, mini_batch: MiniBatch) -> tuple[list[Tensor], list[HeadLoss]]:
+    """Return what the heads see of a mini-batch, and their gradients and losses."""
     device = next(network.parameters()).device
     images = images_to_tensor(mini_batch.images, device)
     truths = Truths(
@@ -106,10 +142,19 @@ def _forward_backward(network: Network, mini_batch: MiniBatch) -> npt.NDArray[np
         head_loss(raw.detach(), truths, head, width, height)
         for raw, head in zip(raws, network.cfg.heads, strict=True)
     ]
+    return raws, heads
+
+
+def backward(network: Network, raws: list[Tensor], heads: list[HeadLoss]) -> None:
+    """Leave gradients in the parameters; the deltas of the heads are used up."""
     scale = -gradient_scale(network.cfg.net)
     torch.autograd.backward(raws, [head.delta.mul_(scale) for head in heads])
+
+
+def losses_of(heads: list[HeadLoss]) -> npt.NDArray[np.float32]:
+    """Return [heads, 3]: box, objectness and class loss of every head."""
     parts = torch.stack([torch.stack([h.box, h.objectness, h.classification]) for h in heads]).cpu()
-    losses: npt.NDArray[np.float32] = parts.numpy().sum(axis=0, dtype=np.float32)
+    losses: npt.NDArray[np.float32] = parts.numpy()
     return losses
 
 
@@ -119,11 +164,15 @@ def images_to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Ten
     return pixels.to(torch.float32).div_(255.0)
 
 
-def _taken_gradient(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    parameter.grad = None
-    # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
-    return torch.zeros_like(parameter) if gradient is None else gradient
+def taken_gradients(network: Network) -> Gradients:
+    """Return the gradients of all parameters, which then are gone there."""
+    taken = []
+    for parameter in network.trained_parameters():
+        # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
+        gradient = parameter.tensor.grad
+        taken.append(torch.zeros_like(parameter.tensor) if gradient is None else gradient)
+        parameter.tensor.grad = None
+    return taken
 
 
 def updated_average(average: float | None, loss: float) -> float:
