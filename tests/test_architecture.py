@@ -26,7 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"errors", "draws", "formats"},
     "model": {"draws", "formats"},
     "checkpoint": {"errors", "formats", "schedule"},
-    "train": {"errors", "formats", "schedule", "spec", "data", "model", "checkpoint"},
+    "kernels": {"errors", "formats", "spec", "checkpoint", "screen"},
+    "train": {
+        *("errors", "formats", "schedule", "spec", "data", "model", "checkpoint", "kernels"),
+    },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "drawing": set(),
     "screen": {"errors"},

@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from relume import __version__
 from relume.errors import TEMPORARY_FAILURE, RelumeError, TrainingError, Unavailable, UsageError
@@ -48,6 +49,8 @@ class Command:
     function: str
     """module:function, imported only when the command runs."""
     flags: Mapping[str, Flag] = field(default_factory=dict)
+    before: str = ""
+    """module:function called first in a process of its own, before libraries are loaded."""
 
     @property
     def needed(self) -> int:
@@ -93,10 +96,12 @@ COMMANDS = (
             "-tensor_digests": Flag(
                 str, "add a line per iteration with the digest of every tensor", "FILE"
             ),
+            "-portable": Flag(bool, "begin a run that goes on exactly on any x86-64-v3 processor"),
             "-dont_show": DONT_SHOW,
             "-i": GPU,
             "-nogpu": NOGPU,
         },
+        before="relume.kernels:recreate",
     ),
     Command(
         "detector test",
@@ -205,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen = Screen()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        return run(words, screen)
+        return run(words, screen, arguments is None)
     except RelumeError as error:
         screen.error(str(error))
         return _status(error)
@@ -224,8 +229,11 @@ def _status(error: RelumeError) -> int:
     return TRAINING_ERROR if isinstance(error, TrainingError) else USER_ERROR
 
 
-def run(words: list[str], screen: Screen) -> int:
-    """Find the command, check its arguments, and call its function."""
+def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
+    """Find the command, check its arguments, and call its function.
+
+    A command may begin a process again that does nothing else (`in_own_process`).
+    """
     positional, given = _separated(words)
     asks_help = "-h" in given
     if "-version" in given or positional == ["version"]:
@@ -255,7 +263,10 @@ def run(words: list[str], screen: Screen) -> int:
             f"needed: {' '.join(command.arguments)}",
             _see(command),
         )
-    return _function(command)(arguments, given, screen)
+    if command.before and in_own_process:
+        _function(command.before)(arguments, given, screen)
+    status: int = _function(command.function)(arguments, given, screen)
+    return status
 
 
 def _separated(words: list[str]) -> tuple[list[str], Values]:
@@ -318,9 +329,9 @@ def _unknown_command(positional: list[str]) -> UsageError:
     return UsageError(place, "an unknown command", needed, "see relume -h")
 
 
-def _function(command: Command) -> Callable[[list[str], Values, Screen], int]:
-    module, _, name = command.function.partition(":")
-    function: Callable[[list[str], Values, Screen], int]
+def _function(path: str) -> Callable[[list[str], Values, Screen], Any]:
+    module, _, name = path.partition(":")
+    function: Callable[[list[str], Values, Screen], Any]
     function = getattr(importlib.import_module(module), name)
     return function
 

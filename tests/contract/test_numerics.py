@@ -13,17 +13,18 @@ from relume.train.environment import declare, differences
 from tests.contract.small_runs import CPU, adam_cfg, sgd_cfg, train_until, write_run
 
 ENVIRONMENT = {
-    "numerics": "1",
+    "numerics": "2",
     "torch": "2.13.0+cpu",
     "numpy": "2.4.6",
     "opencv": "4.14.0",
+    "libc": "glibc 2.36",
     "processor": "AMD EPYC",
     "kernels": "AVX512",
     "threads": "1",
 }
 DIGESTS = {
-    "sgd": "6c2d42751057d35e7a69e4bbedda0a47",
-    "adam": "d2051029882dd1ed20420804997b13fb",
+    "sgd": "ad1393e63275ef04a2c751cc5bd4fcc8",
+    "adam": "4a38a2ca619aaaf964cb3323b4e183aa",
 }
 
 

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 def test_the_environment_names_what_numbers_depend_on_and_nothing_else() -> None:
     declared = declare(3, CPU)
 
-    names = ["kernels", "numerics", "numpy", "opencv", "processor", "threads", "torch"]
+    names = ["kernels", "libc", "numerics", "numpy", "opencv", "processor", "threads", "torch"]
     assert sorted(declared) == names
     assert declared["threads"] == "3"
     assert declared["torch"] == torch.__version__

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from relume.checkpoint import storage
 from relume.checkpoint.keeper import Keeper, remove_temporaries
-from relume.checkpoint.state import Mark, TrainState
+from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.commands.stopping import max_time_s, stop_by_signal
-from relume.errors import TEMPORARY_FAILURE, OtherEnvironment, RelumeError, StorageError, UsageError
+from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
@@ -20,6 +19,7 @@ from relume.train.chart import Rhythm, draw_chart
 from relume.train.journal import Journal
 from relume.train.loop import Stop
 from relume.train.loop import train as train_loop
+from relume.train.replay import Wishes, in_this_environment
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 
@@ -52,9 +52,14 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
             start = starting_state(spec, start_flags, declared, say)
-            environment.set_up(threads or int(start.environment["threads"]))
-            start = _in_this_environment(start, device, bool(flags.get("-exact")), say)
-            threads = int(start.environment["threads"])
+            threads = threads or int(start.environment["threads"])
+            environment.set_up(threads)
+            here = environment.declare(threads, device)
+            known = in_this_environment(spec, start, here, _wishes(flags), stop, device, say)
+            if known is None:
+                say("stopped; nothing has been changed, and the same command goes on")
+                return TEMPORARY_FAILURE
+            start = known
             say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
             with _tensor_digests(flags, start, say) as digests:
                 return _run(spec, start, stop, device, screen, note, say, digests)
@@ -65,6 +70,14 @@ def _start_flags(arguments: list[str], flags: Mapping[str, Value]) -> StartFlags
         weights=arguments[2] if len(arguments) > 2 else None,
         clear=bool(flags.get("-clear")),
         resume=bool(flags.get("-resume")),
+        allow_change=bool(flags.get("-allow-change")),
+    )
+
+
+def _wishes(flags: Mapping[str, Value]) -> Wishes:
+    return Wishes(
+        exact=bool(flags.get("-exact")),
+        portable=bool(flags.get("-portable")),
         allow_change=bool(flags.get("-allow-change")),
     )
 
@@ -155,27 +168,6 @@ def _write_chart(spec: RunSpec, state: TrainState) -> None:
     picture = draw_chart(state.history, operation.name, spec.recipe.cfg.net.max_batches)
     for file in (f"chart_{operation.name}.png", "chart.png"):
         storage.write_durably(operation.backup / file, picture)
-
-
-def _in_this_environment(
-    start: TrainState, device: torch.device, exact: bool, say: Note
-) -> TrainState:
-    """Return the state under this environment; a difference is said and marked, or refused."""
-    here = environment.declare(torch.get_num_threads(), device)
-    found = environment.differences(start.environment, here)
-    if not found:
-        return start
-    text = ", ".join(found)
-    if exact:
-        raise OtherEnvironment(
-            start.place,
-            f"this run was computed elsewhere ({text})",
-            "the same environment, since -exact was given",
-            "leave -exact out to go on with other last bits",
-        )
-    say(f"not exact from here on: {text}; marked in the history")
-    history = start.history.marked(Mark(start.iteration, "environment", text))
-    return replace(start, history=history, environment=here)
 
 
 def _flags(flags: Mapping[str, Value]) -> Flags:

@@ -6,6 +6,8 @@ order of detections), K classes, T truths.
 Not covered: which boxes are right (`targets.py`), which are shown (`detect.py`).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def decode_xywh_rel(
     rows = row.repeat_interleave(number * width)
     widths, heights = anchors.repeat(height * width, 1).unbind(1)
     x, y = offsets_in_cell(raw_4BN[:2], head.scale_x_y)
-    w, h = raw_4BN[2:].exp()
+    w, h = exponential(raw_4BN[2:])
     return torch.stack(
         (
             (columns + x) / width,
@@ -65,6 +67,20 @@ def decode_xywh_rel(
             h * heights / net_height,
         )
     )
+
+
+def exponential(x: Tensor) -> Tensor:
+    """Return e**x as float32, rounded from double, so that every processor gives the same bits.
+
+    PyTorch leaves exp, log and sqrt to MKL, whose last bits depend on the maker of the processor
+    whatever it is told (docs/decisions/0005-portable-runs.md); exp2 is PyTorch's own.
+    """
+    return torch.exp2(x.double() * math.log2(math.e)).float()
+
+
+def logarithm(x: Tensor) -> Tensor:
+    """Return ln(x) as float32 in the same way; xlogy is PyTorch's own."""
+    return torch.xlogy(1.0, x.double()).float()
 
 
 def iou_of(a_xywh: tuple[Tensor, ...], b_xywh: tuple[Tensor, ...]) -> Tensor:

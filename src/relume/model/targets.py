@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from relume.formats.sections import Yolo
-from relume.model.boxes import anchors_of, iou_of_shapes
+from relume.model.boxes import anchors_of, iou_of_shapes, logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,5 +114,5 @@ def _offsets(
     corner = torch.stack((cell % width, cell // width), 1)
     cells = torch.tensor([width, height], device=boxes.device)
     within = boxes[:, :2] * cells - corner
-    sizes = (boxes[:, 2:] * size_px / anchors[rows % len(head.mask)]).log()
+    sizes = logarithm(boxes[:, 2:] * size_px / anchors[rows % len(head.mask)])
     return torch.cat((within, sizes), 1)

@@ -1,7 +1,7 @@
 """The numeric environment of a run: what is set before the first number, what is recorded.
 
 The same bits come out only where the same kernels add in the same order. Threads are
-re-created on resume; what cannot be is named in a mark of the history.
+re-created on resume, kernels too (`kernels.py`); what cannot be is for `replay.py`.
 
 Not covered: GPUs were not at hand when this was written; the settings for them follow
 PyTorch's notes on reproducibility and have run on CPUs only.
@@ -18,10 +18,14 @@ import cv2
 import numpy as np
 import torch
 
-NUMERICS = 1
+from relume import kernels
+
+NUMERICS = 2
 """Raised whenever a change of this program changes numbers (see CHANGELOG.md)."""
 
 
+PORTABLE_PROCESSOR = "any of x86-64-v3"
+"""Recorded in place of the name: a portable run may change its processor."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of mallopt, from glibc's malloc.h."""
 
@@ -32,23 +36,30 @@ def available_threads() -> int:
 
 
 def declare(threads: int, device: torch.device) -> dict[str, str]:
-    """Return the environment as it is recorded in checkpoints."""
+    """Return the environment of this process as it is recorded in checkpoints."""
+    given, level = kernels.given_variables(), kernels.machine_level()
+    processor, taken = _cpu_model(), kernels.described(given, level or _capability())
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
-        kernels = f"cudnn {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
-    else:
-        processor = _cpu_model()
-        highest = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-        kernels = f"{torch.backends.cpu.get_cpu_capability()} {highest}".strip()
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        taken = f"{taken} cudnn={cudnn}"  # the pictures are made by the processor's kernels
+    elif kernels.is_portable(given, level):
+        processor, taken = PORTABLE_PROCESSOR, kernels.PORTABLE
     return {
         "numerics": str(NUMERICS),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
+        "libc": " ".join(platform.libc_ver()) or platform.system(),
         "processor": processor,
-        "kernels": kernels,
+        "kernels": taken,
         "threads": str(threads),
     }
+
+
+def _capability() -> str:
+    capability: str = torch.backends.cpu.get_cpu_capability()
+    return capability
 
 
 def _cpu_model() -> str:
@@ -68,6 +79,8 @@ def set_up(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory guards against reading it, which no kernel here does; it costs 7 %.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # Never chosen for training, but asked each time, and loud on processors it does not know.
+    torch.backends.nnpack.set_flags(False)  # type: ignore[no-untyped-call]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False

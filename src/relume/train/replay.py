@@ -1,0 +1,174 @@
+"""Does a run that was computed elsewhere go on exactly here? Trained again, its past tells.
+
+Versions, processors and threads are names; whether they change a bit is seen only by training.
+So the iterations between two checkpoints of the run are done again, writing nothing, and each
+must leave the record that the newer one's history holds: the losses and the state's digest.
+
+Not covered: what can be re-created instead (`environment.py` and `kernels.py`).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import torch
+
+from relume.checkpoint import container, course
+from relume.checkpoint.keeper import Found, candidates
+from relume.checkpoint.state import Mark, TrainState
+from relume.errors import CheckpointError, OtherEnvironment
+from relume.kernels import PORTABLE
+from relume.spec import RunSpec
+from relume.train.environment import differences
+from relume.train.loop import Stop, iterations
+
+Say = Callable[[str], None]
+"""Takes one line of text."""
+
+ENVIRONMENT = "environment"
+"""Kind of the mark that another environment leaves."""
+SAY_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line says about environments."""
+
+    exact: bool = False
+    portable: bool = False
+    allow_change: bool = False
+
+
+def in_this_environment(
+    spec: RunSpec,
+    start: TrainState,
+    here: Mapping[str, str],
+    wishes: Wishes,
+    stop: Stop,
+    device: torch.device,
+    say: Say,
+) -> TrainState | None:
+    """Return the state from which the run goes on here, or None if a stop was requested.
+
+    Where the environment is another, a replay decides: the state as it is if that gives the
+    same bits, else with a mark in its history.
+
+    Args:
+        spec: today's recipe and operation.
+        start: what the start found.
+        here: the environment of this process.
+        wishes: -exact, -portable, -allow-change.
+        stop: ends the replay.
+        device: where to compute.
+        say: takes a line for every decision a person should know about.
+    Raises:
+        OtherEnvironment: the bits differ, or may differ, and -exact was given; or -portable
+            was, and the run is none.
+    """
+    _check_portable(start, here, wishes)
+    found = differences(start.environment, here)
+    if not found or start.iteration >= spec.recipe.cfg.net.max_batches:
+        return start
+    text = ", ".join(found)
+    begins_portable = wishes.portable and start.environment.get("kernels") != PORTABLE
+    older = None if begins_portable else _older(spec, start)
+    if older is None:
+        reason = "no older checkpoint to try it with"
+        if begins_portable:
+            reason = "portable from here on"
+    else:
+        first = f"iterations {older.state.iteration + 1} to {start.iteration}"
+        say(f"computed elsewhere ({text}); does {first} again, from {older.path}, to compare")
+        differing = first_differing_iteration(spec, older.state, start, stop, device, say)
+        if stop.requested:
+            return None
+        if differing is None:
+            say(f"exact: {first} gave the same bits here")
+            return start
+        reason = f"iteration {differing} gave other bits here"
+    if wishes.exact:
+        raise OtherEnvironment(
+            start.place,
+            f"this run was computed elsewhere ({text}); {reason}",
+            "the same bits, since -exact was given",
+            "leave -exact out to go on with other last bits",
+        )
+    say(f"not exact from here on: {text} ({reason}); marked in the history")
+    history = start.history.marked(Mark(start.iteration, ENVIRONMENT, text))
+    return replace(start, history=history, environment=here)
+
+
+def first_differing_iteration(
+    spec: RunSpec,
+    older: TrainState,
+    newer: TrainState,
+    stop: Stop,
+    device: torch.device,
+    say: Say,
+) -> int | None:
+    """Train from `older` up to `newer`, writing nothing, and compare iteration by iteration.
+
+    Args:
+        spec: the recipe of both.
+        older: of the same run; its history begins that of `newer`.
+        newer: with the records to compare with.
+        stop: ends it early; nothing is known then.
+        device: where to compute.
+        say: hears once a minute how far it has come.
+    Returns:
+        The first iteration whose losses or state differ, None if there is none.
+    """
+    done, spoke_s = older.iteration, time.monotonic()
+    with closing(iterations(spec, older, stop, device)) as steps:
+        while done < newer.iteration and (step := next(steps, None)) is not None:
+            history = step[0].history
+            if history.iteration == done:
+                continue  # stopped inside an iteration
+            done = history.iteration
+            row = done - newer.history.start - 1
+            if history.records[row].tobytes() != newer.history.records[row].tobytes():
+                return done
+            if time.monotonic() - spoke_s > SAY_EVERY_S:
+                spoke_s = time.monotonic()
+                say(f"the same so far: iteration {done} of {newer.iteration}")
+    return None
+
+
+def _older(spec: RunSpec, start: TrainState) -> Found | None:
+    """Return the newest older checkpoint that was computed as `start` was."""
+    operation = spec.operation
+    for path in candidates(operation.backup, operation.name).ordered:
+        try:
+            state = container.unpack(path.read_bytes(), path)
+        except (CheckpointError, OSError):
+            continue  # the start has said what is damaged
+        same = state.environment == start.environment and course.same_run(state, start)
+        if same and state.iteration < start.iteration:
+            return Found(path, state)
+    return None
+
+
+def _check_portable(start: TrainState, here: Mapping[str, str], wishes: Wishes) -> None:
+    """See to it that -portable is no empty word.
+
+    Raises:
+        OtherEnvironment: it was given, and the run or this process is not portable.
+    """
+    if not wishes.portable or (start.environment.get("kernels") == PORTABLE == here["kernels"]):
+        return
+    if start.environment.get("kernels") != PORTABLE and start.iteration and not wishes.allow_change:
+        raise OtherEnvironment(
+            "-portable",
+            "this run was begun without it",
+            "a run that is portable from its first iteration",
+            "leave it out, or go on portable with other last bits by -allow-change, or begin anew "
+            "after `relume reset DATA CFG`",
+        )
+    if here["kernels"] != PORTABLE:
+        raise OtherEnvironment(
+            "-portable",
+            f"the libraries of this process were loaded for other kernels ({here['kernels']})",
+            "a process of its own on an x86-64 processor, computing on the CPU",
+            "give the command to a shell; with a GPU add -nogpu",
+        )

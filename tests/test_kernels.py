@@ -1,0 +1,92 @@
+"""What is said of the kernels, and what re-creates them."""
+
+import pytest
+
+from relume.errors import OtherEnvironment
+from relume.kernels import (
+    AVX2,
+    AVX512,
+    PORTABLE,
+    described,
+    is_portable,
+    machine_level,
+    needed_variables,
+    portable_variables,
+)
+
+ATEN_ALONE = {"ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def held_back() -> dict[str, str]:
+    needed = needed_variables(AVX2, AVX512)
+    assert needed is not None
+    return needed
+
+
+def test_this_processor_has_a_level_that_pytorch_knows() -> None:
+    import torch
+
+    assert torch.backends.cpu.get_cpu_capability() in (machine_level(), AVX2, "DEFAULT")
+
+
+@pytest.mark.parametrize("level", [AVX2, AVX512])
+def test_a_processor_that_nothing_holds_back_is_its_level(level: str) -> None:
+    assert described({}, level) == level
+    assert needed_variables(level, level) == {}
+
+
+def test_a_processor_that_is_held_back_in_everything_is_one_of_the_lower_level() -> None:
+    assert described(held_back(), AVX512) == AVX2
+
+
+def test_a_variable_of_one_library_is_said_and_re_created() -> None:
+    text = described(ATEN_ALONE, AVX512)
+
+    assert text == "AVX512 ATEN_CPU_CAPABILITY=avx2"
+    assert needed_variables(text, AVX512) == ATEN_ALONE
+
+
+def test_a_variable_without_effect_is_not_said() -> None:
+    assert described(ATEN_ALONE, AVX2) == AVX2
+
+
+def test_another_variable_goes_along_to_the_faster_processor() -> None:
+    text = described({"MKL_CBWR": "AUTO"}, AVX2)
+    needed = needed_variables(text, AVX512)
+
+    assert text == "AVX2 MKL_CBWR=AUTO"
+    assert needed == {**held_back(), "MKL_CBWR": "AUTO"}
+    assert described(needed, AVX512) == text
+
+
+def test_a_value_of_several_words_is_one_word_of_the_text() -> None:
+    text = described({"NPY_DISABLE_CPU_FEATURES": "AVX512_ICL AVX512_SPR"}, AVX512)
+
+    assert text == "AVX512 NPY_DISABLE_CPU_FEATURES=AVX512_ICL,AVX512_SPR"
+    assert needed_variables(text, AVX512) == {"NPY_DISABLE_CPU_FEATURES": "AVX512_ICL,AVX512_SPR"}
+
+
+def test_the_higher_level_cannot_be_had_on_the_lower_processor() -> None:
+    assert needed_variables(AVX512, AVX2) == {}
+    assert described({}, AVX2) != AVX512
+
+
+@pytest.mark.parametrize("text", ["", "DEFAULT", "SVE256", "AVX 1"])
+def test_what_says_nothing_of_a_level_leaves_all_variables_alone(text: str) -> None:
+    assert needed_variables(text, AVX512) is None
+
+
+@pytest.mark.parametrize("level", [AVX2, AVX512])
+def test_a_portable_run_has_its_variables_and_no_others(level: str) -> None:
+    variables = portable_variables(level)
+
+    assert needed_variables(PORTABLE, level) == variables
+    assert is_portable(variables, level)
+    assert not is_portable({**variables, "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, level)
+    assert not is_portable({}, level)
+
+
+def test_a_processor_below_the_common_level_is_refused() -> None:
+    assert not is_portable({}, "")
+    with pytest.raises(OtherEnvironment, match="no AVX2 and FMA"):
+        needed_variables(PORTABLE, "")
