@@ -14,7 +14,7 @@ from relume.checkpoint.state import RECORD, TrainState
 from relume.errors import OtherEnvironment
 from relume.train.environment import declare
 from relume.train.loop import Stop
-from relume.train.replay import Wishes, first_differing_iteration, in_this_environment
+from relume.train.replay import Wishes, compared, in_this_environment
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import CPU, promised_files, read_run, start_of
 from tests.contract.starts import CUT, contents
@@ -163,7 +163,7 @@ def test_a_stopped_replay_ends_the_command_with_the_status_of_a_stop(
 ) -> None:
     change_checkpoints(run, elsewhere)
     before = promised_files(run)
-    monkeypatch.setattr("relume.commands.train.Stop", lambda: Stop(requested=True))
+    monkeypatch.setattr("relume.commands.stopping.Stop", lambda: Stop(requested=True))
     ended = go_on(run)
 
     assert ended.status == 75
@@ -188,11 +188,11 @@ def test_the_replay_finds_the_first_of_several_differences(run: Path) -> None:
     records["loss"][2:] += 1
     altered = replace(newer, history=replace(newer.history, records=records.astype(RECORD)))
 
-    def first(state: TrainState) -> int | None:
-        return first_differing_iteration(read_run(run), older, state, Stop(), CPU, pytest.fail)
+    def outcome(state: TrainState) -> tuple[int, bool]:
+        return compared(read_run(run), older, state, Stop(), CPU, pytest.fail)
 
-    assert first(newer) is None
-    assert first(altered) == 3
+    assert outcome(newer) == (CUT, True)
+    assert outcome(altered) == (3, False)
 
 
 def test_portable_is_refused_for_a_run_that_began_without_it(run: Path) -> None:

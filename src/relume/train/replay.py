@@ -80,13 +80,13 @@ def in_this_environment(
     else:
         first = f"iterations {older.state.iteration + 1} to {start.iteration}"
         say(f"computed elsewhere ({text}); does {first} again, from {older.path}, to compare")
-        differing = first_differing_iteration(spec, older.state, start, stop, device, say)
-        if stop.requested:
+        last, same = compared(spec, older.state, start, stop, device, say)
+        if same and last < start.iteration:
             return None
-        if differing is None:
+        if same:
             say(f"exact: {first} gave the same bits here")
             return start
-        reason = f"iteration {differing} gave other bits here"
+        reason = f"iteration {last} gave other bits here"
     if wishes.exact:
         raise OtherEnvironment(
             start.place,
@@ -99,25 +99,26 @@ def in_this_environment(
     return replace(start, history=history, environment=here)
 
 
-def first_differing_iteration(
+def compared(
     spec: RunSpec,
     older: TrainState,
     newer: TrainState,
     stop: Stop,
     device: torch.device,
     say: Say,
-) -> int | None:
+) -> tuple[int, bool]:
     """Train from `older` up to `newer`, writing nothing, and compare iteration by iteration.
 
     Args:
         spec: the recipe of both.
         older: of the same run; its history begins that of `newer`.
         newer: with the records to compare with.
-        stop: ends it early; nothing is known then.
+        stop: ends it early.
         device: where to compute.
         say: hears once a minute how far it has come.
     Returns:
-        The first iteration whose losses or state differ, None if there is none.
+        The last iteration that was compared, and whether its losses and state are the same:
+        false at the first that differs, true at the last or at a stop.
     """
     done, spoke_s = older.iteration, time.monotonic()
     with closing(iterations(spec, older, stop, device)) as steps:
@@ -128,11 +129,11 @@ def first_differing_iteration(
             done = history.iteration
             row = done - newer.history.start - 1
             if history.records[row].tobytes() != newer.history.records[row].tobytes():
-                return done
+                return done, False
             if time.monotonic() - spoke_s > SAY_EVERY_S:
                 spoke_s = time.monotonic()
                 say(f"the same so far: iteration {done} of {newer.iteration}")
-    return None
+    return done, True
 
 
 def _older(spec: RunSpec, start: TrainState) -> Found | None:
