@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -424,16 +425,16 @@ def test_a_save_that_fails_is_said_and_training_goes_on(
     run: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("obj.data").write_text(Path("obj.data").read_text() + "savelast = 1\n")
-    whole = storage.write_durably
+    whole = storage.write_stream_durably
     refused: list[Path] = []
 
-    def full_for_a_while(path: Path, *parts: bytes, **keys: Path) -> None:
+    def full_for_a_while(path: Path, *arguments: Any, **keys: Any) -> int:
         if path.name == "net_last.weights" and len(refused) < 2:
             refused.append(path)
             raise StorageError(path, "cannot be written (No space left on device)")
-        whole(path, *parts, **keys)
+        return whole(path, *arguments, **keys)
 
-    monkeypatch.setattr(storage, "write_durably", full_for_a_while)
+    monkeypatch.setattr(storage, "write_stream_durably", full_for_a_while)
     ended = train()
 
     assert ended.status == 0
