@@ -80,19 +80,20 @@ def test_the_same_files_are_status_0_and_the_folder_goes(
     assert "of these iterations 2 have another input size than in the whole run." in rest
 
 
-def test_a_proof_in_which_nothing_was_gone_on_from_says_so(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("moment", [Moment(0, 0.0), Moment(99, 0.0)], ids=["early", "never"])
+def test_the_same_files_without_a_start_from_inside_the_run_are_no_proof(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: Moment
 ) -> None:
-    def killed_before_it_saves(*args: object) -> Moment:
-        return Moment(0, 0.0)
+    monkeypatch.setattr(Timeline, "moment", lambda *_: moment)
+    with pytest.raises(RelumeError) as caught:
+        prove("forgetful")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Timeline, "moment", killed_before_it_saves)
-        assert prove("sound") == 0
-
-    out = capsys.readouterr().out
-    assert "  starts of it: 3, from iteration 0, 0, 0\n" in out
-    assert "No start found a checkpoint to go on from: more -iterations or -kills" in out
+    starts = "0, 0, 0" if moment.iterations == 0 else "0"
+    assert str(caught.value) == (
+        "interrupted run: no start of it went on from a checkpoint inside the run (they began at "
+        f"iteration {starts}), so the same files prove nothing; a kill after a save and before the "
+        "end; give more -iterations or -kills, or another -seed"
+    )
 
 
 def test_time_counts_from_the_first_iteration_on_not_from_what_is_said_before(

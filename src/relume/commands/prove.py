@@ -85,17 +85,18 @@ def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[s
     progress = screen.progress(plan.iterations)
     timeline = train_straight(command, plan, STRAIGHT, progress.at)
     course = train_interrupted(command, plan, timeline, seed, progress.at, screen.line)
-    if not course.kills:
+    found = outcome.compare(plan, STRAIGHT, INTERRUPTED)
+    if found.same and not course.resumes_inside(plan):
         raise TrainerEnded(
             f"{INTERRUPTED} run",
-            "it was over before a kill struck",
-            "a longer run",
-            "give more -iterations",
+            "no start of it went on from a checkpoint inside the run (they began at iteration "
+            f"{outcome.listed(course.starts)}), so the same files prove nothing",
+            "a kill after a save and before the end",
+            "give more -iterations or -kills, or another -seed",
         )
-    found = outcome.compare(plan, STRAIGHT, INTERRUPTED)
     done = outcome.summary(plan, course, found)
     if found.same:
-        verdict, *meaning = outcome.same_lines(plan, course, found, schedule_changes(plan))
+        verdict, *meaning = outcome.same_lines(plan, found, schedule_changes(plan))
         lines = [verdict, *done, *meaning]
     else:
         screen.line("different; trains once more, left alone, to see what that leaves")

@@ -1,9 +1,10 @@
 """When the kills of a proof strike: drawn from (seed, number of the kill), spread over the run.
 
-The undisturbed run tells how long each iteration takes, and how long the end. A kill is drawn
-uniformly from the time that is left, divided among the kills that are left, and expressed in
-whole iterations and seconds after the last of them, so that it means the same on a machine that
-has become faster or slower meanwhile.
+The undisturbed run tells how long each iteration takes, and how long the end. Its time is cut
+into as many equal parts as there are kills, and each kill is drawn uniformly from its part, so
+every one comes later in the run than the one before, however much that has thrown back. A moment
+is told in whole iterations, and seconds after the last of them: so it means the same on a machine
+that has become faster or slower meanwhile.
 """
 
 from bisect import bisect_right
@@ -32,17 +33,17 @@ class Timeline:
     ends_s: tuple[float, ...]
     """Seconds after its first iteration began: 0, the end of each iteration, the end of all."""
 
-    def moment(self, done: int, kills_left: int, seed: int, number: int) -> Moment:
+    def moment(self, done: int, kills: int, seed: int, number: int) -> Moment:
         """Return when kill `number` strikes a start that has `done` iterations behind it.
 
         Args:
             done: iterations of this run, 0 to all.
-            kills_left: this one included, 1 or more; the last may fall anywhere in what is left.
+            kills: all of them.
             seed: of the moments.
-            number: of the kill.
+            number: of the kill, 0 to kills - 1.
         """
         (draw,) = draw_uniforms(seed, PURPOSE, (number,), 1)
-        left_s = self.ends_s[-1] - self.ends_s[done]
-        struck_s = self.ends_s[done] + float(draw) * left_s * 2 / (kills_left + 1)
+        drawn_s = self.ends_s[-1] * (number + float(draw)) / kills
+        struck_s = max(drawn_s, self.ends_s[done])  # a start may already be further
         before = bisect_right(self.ends_s, struck_s, lo=done + 1, hi=len(self.ends_s) - 1) - 1
         return Moment(before - done, struck_s - self.ends_s[before])

@@ -104,13 +104,12 @@ def summary(plan: Plan, course: Course, found: Comparison) -> list[str]:
     """Return the lines that say what was done, whatever came of it."""
     struck = ", ".join(kill.place(plan.end) for kill in course.kills)
     kills = f"{len(course.kills)} of {_counted(plan.kills, 'SIGKILL')}"
-    starts = ", ".join(map(str, course.starts))
     again = _counted(found.computed_again, "iteration")
     results = "" if found.repeated or not found.computed_again else ", with the same results"
     return [
         f"  {STRAIGHT}: iterations {plan.start + 1} to {plan.end} in one start, left alone",
         f"  {INTERRUPTED}: the same; {kills} struck: {struck}",
-        f"  starts of it: {len(course.starts)}, from iteration {starts}",
+        f"  starts of it: {len(course.starts)}, from iteration {listed(course.starts)}",
         f"  computed again after a kill: {again}{results}",
         f"  compared: every byte of {_counted(found.files, 'file')}, and the digests of "
         f"{_counted(found.tensors, 'tensor')} in {_counted(found.states, 'state')}",
@@ -118,7 +117,7 @@ def summary(plan: Plan, course: Course, found: Comparison) -> list[str]:
     ]
 
 
-def same_lines(plan: Plan, course: Course, found: Comparison, schedule: str) -> list[str]:
+def same_lines(plan: Plan, found: Comparison, schedule: str) -> list[str]:
     """Return what is proven and what is not."""
     lines = [
         f"same: {_counted(found.files, 'file')}, {found.bytes:,} bytes",
@@ -127,10 +126,6 @@ def same_lines(plan: Plan, course: Course, found: Comparison, schedule: str) -> 
         "  Not shown: other moments (another -seed), later iterations (-iterations), other",
         "  machines, and power cuts, after which a run goes back further, by the same rules.",
     ]
-    if max(course.starts) == plan.start:
-        lines += [
-            "  No start found a checkpoint to go on from: more -iterations or -kills show more.",
-        ]
     if schedule:
         lines += [
             f"  In the cfg max_batches was set to {plan.end}, nothing else. Some things count from",
@@ -165,6 +160,11 @@ def different_lines(found: Comparison, again: Comparison) -> list[str]:
             f"whether a run is interrupted or not: {where}"
         )
     return lines
+
+
+def listed(numbers: tuple[int, ...]) -> str:
+    """Return numbers as a person reads them."""
+    return ", ".join(map(str, numbers))
 
 
 def _counted(number: int, noun: str) -> str:

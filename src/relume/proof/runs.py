@@ -59,6 +59,10 @@ class Course:
     starts: tuple[int, ...]
     """Iterations done at every start, the last one included, which was left alone."""
 
+    def resumes_inside(self, plan: Plan) -> int:
+        """Return how many starts went on from a checkpoint with iterations before and behind it."""
+        return sum(plan.start < start < plan.end for start in self.starts)
+
 
 def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeline:
     """Train without a disturbance and return how long everything took.
@@ -136,7 +140,7 @@ def _killed(
     if not trainer.follow(lambda: trainer.begun):
         return None
     start = _start_of(trainer, plan)
-    moment = timeline.moment(start - plan.start, plan.kills - number, seed, number)
+    moment = timeline.moment(start - plan.start, plan.kills, seed, number)
     for iteration in range(start + 1, start + moment.iterations + 1):
         if not trainer.follow(partial(trainer.has_done, iteration)):
             return None
