@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from relume.checkpoint import container
+from relume.checkpoint import container, storage
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
+from relume.errors import StorageError
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
 
@@ -234,3 +235,43 @@ def test_both_charts_are_the_same_picture(run: Path) -> None:
     chart = Path("backup/chart_net.png").read_bytes()
     assert chart == Path("backup/chart.png").read_bytes()
     assert chart.startswith(b"\x89PNG")
+
+
+def test_a_stop_whose_chart_cannot_be_written_is_a_stop(run: Path) -> None:
+    (run / "backup" / "chart.png").mkdir(parents=True)
+    ended = train("-max_time", "0.001")
+
+    assert ended.status == 75
+    assert "relume: saved, but without the chart: backup/chart.png: cannot be written" in ended.err
+    ended = train()
+    assert ended.status == 2
+    assert ended.error.startswith("backup/chart.png: cannot be written (Is a directory)")
+
+
+def test_a_journal_that_cannot_be_written_keeps_no_weights_from_being_saved(
+    run: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write_durably
+
+    def refuse(path: Path, *parts: bytes, **keys: Path) -> int:
+        if path.suffix == ".jsonl":
+            raise StorageError(path, "cannot be written (Operation not permitted)")
+        return write(path, *parts, **keys)
+
+    def pause(file: storage.AppendFile, line: str) -> None:
+        raise StorageError(file.path, "cannot be written (Operation not permitted)")
+
+    with monkeypatch.context() as patch:
+        (run / "backup").mkdir()
+        (run / "backup" / "net.journal.jsonl").touch()
+        patch.setattr(storage, "write_durably", refuse)
+        patch.setattr(storage.AppendFile, "append", pause)
+        ended = train()
+
+    assert ended.status == 2
+    assert ended.error.startswith("backup/net.journal.jsonl: cannot be written")
+    weights = {name: data for name, data in undisturbed.items() if not name.endswith("jsonl")}
+    written = promised_files(run)
+    assert {name: written[name] for name in weights} == weights
+    assert train().status == 0
+    assert promised_files(run) == undisturbed

@@ -1,7 +1,10 @@
 """The journal follows from the history, whatever a crash left of the file."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from relume.checkpoint import storage
 from relume.checkpoint.state import RECORD, Mark, Progress
 from relume.errors import StorageError
-from relume.train.journal import Journal, line_of, lines, record_of
+from relume.train.journal import FULLY_CHECKED, Journal, line_of, lines, record_of
 from relume.train.step import Report, updated_average
 from tests.checkpoint.states import history_of
 
@@ -189,3 +192,56 @@ def test_a_journal_that_cannot_be_written_pauses_and_is_made_again_at_the_end(
     assert path.read_text().splitlines() == list(lines(history_of(4)))
     assert len(said) == 1
     assert said[0].startswith("the journal pauses, training goes on: ")
+
+
+def test_a_journal_on_a_disk_that_went_and_came_back_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    journal = Journal(path, history_of(3), pytest.fail)
+    path.write_text("what the disk held when it went\n")
+    broken: list[Path] = []
+
+    def not_connected(file: storage.AppendFile) -> None:
+        broken.append(file.path)
+        raise StorageError(file.path, "cannot be written (Transport endpoint is not connected)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.AppendFile, "close", not_connected)
+        journal.finish(history_of(4))
+    journal.close()
+
+    assert broken == [path]
+    assert path.read_text().splitlines() == list(lines(history_of(4)))
+
+
+def test_a_journal_that_cannot_be_closed_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    journal = Journal(folder / "net.journal.jsonl", history_of(3), said.append)
+    folder.rename(tmp_path / "gone")
+    journal.close()
+
+    assert [line.partition(": ")[0] for line in said] == [
+        "the journal is not whole, the next start mends it"
+    ]
+
+
+@pytest.mark.parametrize("iterations", [3, FULLY_CHECKED + 1])
+def test_a_journal_that_cannot_be_read_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iterations: int
+) -> None:
+    path = tmp_path / "net.journal.jsonl"
+    Journal(path, history_of(iterations), pytest.fail).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"more\n")
+
+    def refused(path: Path, mode: str) -> IO[bytes]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refused)
+        Journal(path, history_of(iterations), pytest.fail).close()
+
+    assert path.read_bytes() == whole

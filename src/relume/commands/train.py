@@ -140,7 +140,12 @@ def _run(
         closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal,
     ):
         end = train_loop(spec, start, keeper, journal, stop, watch, device)
-    _write_chart(spec, end)
+    try:
+        _write_chart(spec, end)
+    except StorageError as error:
+        if end.iteration >= total:
+            raise
+        say(f"saved, but without the chart: {error}")
     progress.close()
     if end.iteration >= total:
         if end.iteration > start.iteration:

@@ -9,6 +9,7 @@ compared then, and all of it when the run is finished.
 import json
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,27 @@ class Journal:
     def finish(self, history: History) -> None:
         """Compare the whole journal of a finished run with its history, and mend it if need be."""
         self._history = history
-        text = _text(history)
-        if self._paused or not _holds(self._file.path, text):
-            storage.write_durably(self._file.path, text)
-            self._paused = False
-            self._file.close()
-            self._file = storage.AppendFile(self._file.path)
+        if self._paused or not _holds(self._file.path, _text(history)):
+            self._make_again()
 
     def close(self) -> None:
-        """Make the journal durable and close it; make it again if it had to pause or is gone."""
-        gone = not self._file.is_at_its_path()
-        self._file.close()
-        if self._paused or gone:
-            storage.write_durably(self._file.path, _text(self._history))
+        """Make the journal durable and close it; make it again if it had to pause or is gone.
+
+        If the disk refuses, say so: the next start makes the journal from the checkpoint.
+        """
+        try:
+            if self._paused or not self._file.is_at_its_path():
+                self._make_again()
+            self._file.close()
+        except StorageError as error:
+            self._warn(f"the journal is not whole, the next start mends it: {error}")
+
+    def _make_again(self) -> None:
+        storage.write_durably(self._file.path, _text(self._history))
+        with suppress(StorageError):  # it may lie on a disk that has gone and come back
+            self._file.close()
+        self._file = storage.AppendFile(self._file.path)
+        self._paused = False
 
 
 def record_of(report: Report, progress: Progress, digest: bytes) -> npt.NDArray[np.void]:
@@ -147,11 +156,14 @@ def mark_line(mark: Mark) -> str:
 
 def _cut_back(path: Path, text: bytes) -> bool:
     """Cut a journal that begins with `text` to its length; False where it begins otherwise."""
-    if not path.is_file() or path.stat().st_size < len(text):
-        return False
-    with path.open("rb") as file:
-        if file.read(len(text)) != text:
+    try:
+        if not path.is_file() or path.stat().st_size < len(text):
             return False
+        with path.open("rb") as file:
+            if file.read(len(text)) != text:
+                return False
+    except OSError:  # it cannot be read, and is made again
+        return False
     storage.truncate(path, len(text))
     return True
 
@@ -168,7 +180,10 @@ def _brought_up_to(path: Path, history: History) -> bytes:
 
     A power cut leaves pages of zeros where lines were not durable yet; then all is made again.
     """
-    found = _newest_known_line(path, history)
+    try:
+        found = _newest_known_line(path, history)
+    except OSError:  # it cannot be read
+        found = None
     if found is None:
         storage.write_durably(path, _text(history))
         return b""

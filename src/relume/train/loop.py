@@ -91,8 +91,8 @@ def train(
     finally:
         steps.close()
     if state.iteration >= spec.recipe.cfg.net.max_batches:
+        keeper.finish(state)  # first: the journal can be made from it
         journal.finish(state.history)
-        keeper.finish(state)
     else:
         keeper.stop(state)
     return state
