@@ -191,3 +191,11 @@ def test_closing_twice_or_with_no_bar_does_nothing() -> None:
     screen = Screen()
     screen.close()
     screen.close()
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_no_file_takes_the_number_of_a_closed_stream(closed: str) -> None:
+    program = "import os, relume.screen as s; s.Screen(); os._exit(os.open(os.devnull, 0) > 2)"
+    command = ["bash", "-c", f'exec {closed}; "$0" -c "$1"', sys.executable, program]
+
+    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 1

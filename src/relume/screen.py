@@ -27,6 +27,7 @@ class Screen:
     """Standard output for results, standard error for what goes wrong."""
 
     def __init__(self) -> None:
+        _take_closed_streams()
         self.began_s = time.monotonic()
         """When the command began."""
         self._bar: TrainingProgress | StepProgress | None = None
@@ -212,6 +213,17 @@ def _print_aside(text: str) -> None:
     except RuntimeError:  # a signal came in the middle of another line: past Python's buffer
         with suppress(OSError):
             os.write(sys.stderr.fileno(), f"{text}\n".encode(errors="backslashreplace"))
+
+
+def _take_closed_streams() -> None:
+    """Open what stands for a closed stream: 0 to 2.
+
+    The next file would get its number, and with it whatever a library writes to that stream.
+    """
+    number = 0
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
 
 
 def _silence(stream: TextIO) -> None:
