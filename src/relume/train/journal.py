@@ -67,9 +67,11 @@ class Journal:
         If the disk refuses, say so: the next start makes the journal from the checkpoint.
         """
         try:
-            if self._paused or not self._file.is_at_its_path():
-                self._make_again()
-            self._file.close()
+            try:
+                if self._paused or not self._file.is_at_its_path():
+                    self._make_again()
+            finally:
+                self._file.close()
         except StorageError as error:
             self._warn(f"the journal is not whole, the next start mends it: {error}")
 
