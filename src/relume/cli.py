@@ -68,6 +68,7 @@ CLEAR = Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum")
 ALLOW_CHANGE = Flag(bool, "go on although settings differ from the checkpoint's")
 THREADS = Flag(int, "compute threads, part of the run (default: all)", "N")
 WORKERS = Flag(int, "loading threads (default 2); changes no number", "N")
+PORTABLE = Flag(bool, "begin a run that goes on exactly on any x86-64-v3 processor")
 DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
 GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
 NOGPU = Flag(bool, "use the CPU even where there is a GPU")
@@ -96,7 +97,7 @@ COMMANDS = (
             "-tensor_digests": Flag(
                 str, "add a line per iteration with the digest of every tensor", "FILE"
             ),
-            "-portable": Flag(bool, "begin a run that goes on exactly on any x86-64-v3 processor"),
+            "-portable": PORTABLE,
             "-dont_show": DONT_SHOW,
             "-i": GPU,
             "-nogpu": NOGPU,
@@ -161,6 +162,7 @@ COMMANDS = (
             "-allow-change": ALLOW_CHANGE,
             "-threads": THREADS,
             "-workers": WORKERS,
+            "-portable": PORTABLE,
             "-i": GPU,
             "-nogpu": NOGPU,
         },

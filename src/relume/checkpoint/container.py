@@ -224,7 +224,7 @@ def verify(data: Buffer, place: object) -> None:
             f"the end of the checkpoint is missing or damaged ({len(data):,} bytes)",
             "a whole checkpoint",
         )
-    if xxhash.xxh3_128_hexdigest(data[:-DIGEST_BYTES]).encode() != digest:
+    if xxhash.xxh3_128_hexdigest(memoryview(data)[:-DIGEST_BYTES]).encode() != digest:
         raise Damaged(
             place, f"contents do not match their digest ({_damaged_part(data)})", "an intact file"
         )

@@ -32,7 +32,10 @@ SAME, DIFFERENT = 0, 1
 ITERATIONS, KILLS = 30, 5
 PROGRAM = (sys.executable, "-P", "-m", "relume")
 """What a user's `relume` runs; -P: a folder called relume, where it is given, is not it."""
-HANDED_ON = ("-clear", "-allow-change", "-seed", "-threads", "-workers", "-i", "-nogpu")
+HANDED_ON = (
+    *("-clear", "-allow-change", "-seed", "-threads", "-workers"),
+    *("-portable", "-i", "-nogpu"),
+)
 """Flags that every start of the proof is given too."""
 UNFINISHED = "unfinished"
 """The file that a proof's folder holds until there is a verdict."""
