@@ -10,6 +10,7 @@ import torch
 from relume.checkpoint import container, storage
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
+from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
@@ -275,3 +276,64 @@ def test_a_journal_that_cannot_be_written_keeps_no_weights_from_being_saved(
     assert {name: written[name] for name in weights} == weights
     assert train().status == 0
     assert promised_files(run) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90.0), ("0.5", 0.5), ("3:50:00", 13800.0), ("0:00:01", 1.0), ("100:00:00", 360000.0)],
+)
+def test_the_time_limit_is_a_number_of_seconds_or_a_clock(text: str, seconds: float) -> None:
+    assert max_time_s({"-max_time": text}) == seconds
+    assert max_time_s({}) is None
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "1:60:00", "5:00", "1h", "nan", "1e3", "", "0:00:00"])
+def test_a_time_limit_that_is_none_is_an_error_before_anything_is_written(
+    run: Path, text: str
+) -> None:
+    ended = train("-max_time", text)
+
+    assert ended.status == 2
+    assert ended.error == f"-max_time: '{text}'; seconds above 0, or H:MM:SS"
+    assert not Path("backup").exists()
+
+
+def test_a_time_limit_counts_from_the_beginning_of_the_command(run: Path) -> None:
+    ended = train("-max_time", "0.000001")  # over before the first picture
+
+    assert ended.status == 75
+    assert ended.out == ""
+    assert ended.err.splitlines()[-1] == (
+        "relume: -max_time is over; stopped at iteration 0; the same command goes on from there"
+    )
+    assert train("-max_time", "1000:00:00").status == 0
+
+
+def test_a_state_inside_an_iteration_is_inspected_and_gone_back_to(
+    run: Path, undisturbed: dict[str, bytes]
+) -> None:
+    train_until(run, 2, subdivision=1)
+    place = "iteration 2 (+1 of 2 subdivisions)"
+    inspected = relume("inspect", "backup/net_last.weights").out
+    assert f"{place}, average loss " in inspected
+    assert "partial (" in inspected
+
+    shutil.copy("backup/net_last.weights", "backup/net_2.weights")
+    train_until(run, 3)
+    rewound = relume("rewind", "backup/net_2.weights")
+
+    assert rewound.out.splitlines()[-1] == f"the run 'net' goes on from {place}"
+    assert f"goes on from backup/net_last.weights ({place})" in train().err
+    Path("backup/net_2.weights").unlink()
+    assert promised_files(run) == undisturbed
+
+
+def test_going_back_to_a_whole_iteration_moves_what_was_begun_behind_it_aside(run: Path) -> None:
+    stopped_after(run, 2)
+    shutil.copy("backup/net_last.weights", "backup/net_2.weights")
+    train_until(run, 2, subdivision=1)
+
+    assert relume("rewind", "backup/net_2.weights").status == 0
+
+    assert last(run).reached == (2, 0)
+    assert Path("backup/net.aside/1/net_last.weights").exists()
