@@ -85,10 +85,10 @@ CONTROLS: Mapping[str, Callable[[Path], Outcome]] = {
     ),
     "damage without the digest check": lambda _: _without_the_digest("sgd"),
     "kills without the momentum, SGD": lambda folder: kills.prove(
-        folder, 1, 0, 3, before=forget_momentum
+        folder, 1, 0, 6, before=forget_momentum
     ),
     "kills without the momentum, Adam": lambda folder: kills.prove(
-        folder, 1, 1, 3, before=forget_momentum
+        folder, 1, 1, 6, before=forget_momentum
     ),
     "a chain without the momentum": lambda folder: chain.prove(
         folder, 1, 3, before=forget_momentum

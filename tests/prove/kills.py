@@ -24,7 +24,8 @@ KILLS = 42
 LONGEST = 6.0
 """The last moment of a kill, in iterations behind the beginning of the first."""
 ITERATIONS_PER_KILL = 2
-COLD_EVERY = 10
+COLD_EVERY = 8
+"""Some of these end by being stopped; of the kills a tenth remains."""
 BEGUN = "relume: seed"
 """What a trainer says just before its first iteration."""
 STOPPED = 75
