@@ -73,13 +73,18 @@ def done(piece: Piece) -> tuple[Outcome, float]:
     return outcome, time.monotonic() - began_s
 
 
+def _begin_alone() -> None:
+    """Keep Ctrl-C away from this process; when it is ended, its folders are cleaned up."""
+    os.setpgrp()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+
 def proven(ledger: Ledger, pieces: list[Piece], processes: int) -> None:
     """Prove what the ledger does not hold yet, and say a line about each."""
     left = [piece for piece in pieces if not ledger.proven(piece)]
     print(f"{len(pieces) - len(left)} of {len(pieces)} pieces are proven already", flush=True)
-    # Each in a process group of its own, so that Ctrl-C reaches this process alone.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, spawn, initializer=os.setpgrp)
+    pool = ProcessPoolExecutor(processes, spawn, initializer=_begin_alone)
     futures = {pool.submit(done, piece): piece for piece in left}
     for number, future in enumerate(as_completed(futures), start=1):
         piece = futures[future]
