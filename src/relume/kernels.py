@@ -14,6 +14,7 @@ be re-created is for `train/replay.py`.
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
@@ -37,7 +38,7 @@ VARIABLES = (
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE"),
     *("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
-    *("OPENCV_CPU_DISABLE", "OPENCV_IPP"),
+    *("OPENCV_CPU_DISABLE", "OPENCV_IPP", "OMP_DYNAMIC", "OMP_THREAD_LIMIT"),
 )
 """What the libraries read when they are loaded."""
 
@@ -160,7 +161,8 @@ def recreate(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -
     screen.warn(f"kernels of this run: {kernels}")
     others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     words = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, words, others | needed | {RESTARTED: "1"})
+    with suppress(OSError):  # else the replay decides
+        os.execve(sys.executable, words, others | needed | {RESTARTED: "1"})
 
 
 def _recorded_kernels(arguments: list[str], flags: Mapping[str, Value]) -> str | None:

@@ -67,34 +67,46 @@ def files(run: Path) -> dict[str, bytes]:
     return promised_files(run) | charts
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam", "residual"])
-def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A portable run that this machine's processor has finished."""
-    residual = small_residual_cfg(max_batches=ITERATIONS, saturation=1.5, exposure=1.5, hue=0.1)
-    cfgs = {"sgd": sgd_cfg(ITERATIONS), "adam": adam_cfg(ITERATIONS), "residual": residual}
-    run = tmp_path_factory.mktemp(str(request.param)) / "native"
-    run.mkdir()
-    write_run(run, cfgs[request.param])
-    status, said = train(sys.executable, run, ["-portable"])
-    assert status == 0, said
-    return run
+CFGS = {
+    "sgd": sgd_cfg(ITERATIONS),
+    "adam": adam_cfg(ITERATIONS),
+    "residual": small_residual_cfg(max_batches=ITERATIONS, saturation=1.5, exposure=1.5, hue=0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def natives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Portable runs that this machine's processor has finished."""
+    runs = {}
+    for name, cfg_text in CFGS.items():
+        runs[name] = tmp_path_factory.mktemp(name) / "native"
+        runs[name].mkdir()
+        write_run(runs[name], cfg_text)
+        status, said = train(sys.executable, runs[name], ["-portable"])
+        assert status == 0, said
+    return runs
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processor", [INTEL, AMD, SKYLAKE])
+@pytest.mark.parametrize(
+    ("net", "processor"),
+    [("sgd", INTEL), ("sgd", AMD), ("sgd", SKYLAKE), ("adam", AMD), ("residual", INTEL)],
+)
 def test_another_processor_leaves_the_same_files(
-    native: Path, tmp_path: Path, processor: str
+    natives: dict[str, Path], tmp_path: Path, net: str, processor: str
 ) -> None:
-    run = copied_run(native, tmp_path / "run")
+    run = copied_run(natives[net], tmp_path / "run")
     status, said = train(python_on(processor, tmp_path), run, ["-portable"])
 
     assert status == 0, said
-    assert files(run) == files(native)
+    assert files(run) == files(natives[net])
 
 
 @pytest.mark.long
-def test_a_portable_run_wanders_between_processors(native: Path, tmp_path: Path) -> None:
-    run = copied_run(native, tmp_path / "run")
+def test_a_portable_run_wanders_between_processors(
+    natives: dict[str, Path], tmp_path: Path
+) -> None:
+    run = copied_run(natives["sgd"], tmp_path / "run")
     legs = [
         (sys.executable, ["-portable"], 2),
         (python_on(AMD, tmp_path), [], 2),
@@ -105,14 +117,14 @@ def test_a_portable_run_wanders_between_processors(native: Path, tmp_path: Path)
 
     assert [status for status, _ in ended] == [75, 75, 75, 0], ended
     assert not any("elsewhere" in line for _, said in ended for line in said)
-    assert files(run) == files(native)
+    assert files(run) == files(natives["sgd"])
 
 
 @pytest.mark.long
-def test_an_ordinary_run_depends_on_the_processor(native: Path, tmp_path: Path) -> None:
+def test_an_ordinary_run_depends_on_the_processor(natives: dict[str, Path], tmp_path: Path) -> None:
     if machine_level() != "AVX512":
         pytest.skip("this processor is of the same level as the emulated ones")
-    here, there = (copied_run(native, tmp_path / name) for name in ("here", "there"))
+    here, there = (copied_run(natives["sgd"], tmp_path / name) for name in ("here", "there"))
     train(sys.executable, here)
     train(python_on(INTEL, tmp_path), there)
 
