@@ -20,6 +20,7 @@ from relume.checkpoint.container import (
     plain,
     read_manifest,
     tensor_parts,
+    tensors_in,
     unpack,
 )
 from relume.checkpoint.state import Array, Mark, TrainState
@@ -104,10 +105,16 @@ def test_any_state_comes_back_as_it_was(
 
 @settings(max_examples=60, deadline=None)
 @given(group=st.dictionaries(NAMES, TENSORS, max_size=5))
-def test_tensors_are_written_as_safetensors_writes_them(group: dict[str, Array]) -> None:
+def test_tensors_are_written_and_read_as_safetensors_does_it(group: dict[str, Array]) -> None:
     little = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in group.items()}
 
-    assert b"".join(tensor_parts(group)) == safetensors.numpy.save(little)
+    data = b"".join(tensor_parts(group))
+    assert data == safetensors.numpy.save(little)
+    loaded, ours = safetensors.numpy.load(data), tensors_in(memoryview(data))
+    assert loaded.keys() == ours.keys()
+    for name, array in loaded.items():
+        assert (ours[name].dtype, ours[name].shape) == (array.dtype, array.shape)
+        assert ours[name].tobytes() == array.tobytes()
 
 
 def test_a_checkpoint_is_made_without_copying_its_arrays() -> None:
