@@ -53,7 +53,8 @@ def variant(number: int, max_batches: int) -> Variant:
     else:
         cfg_text = small_cfg(dropout=(0.2, 0.0)[number // 4 % 2], **options)  # type: ignore[arg-type]
     savelast = ("savelast = 1\n", "savelast = auto\n", "savelast = 3\n")[number // 2 % 3]
-    keys = f"saveweights = {(4, 7, 5)[number % 3]}\n{savelast}seed = {number}\n"
+    keepstate = ("", "keepstate = 1\n", "", "keepstate = 2\n")[number % 4]
+    keys = f"saveweights = {(4, 7, 5)[number % 3]}\n{savelast}{keepstate}seed = {number}\n"
     return Variant(cfg_text, keys, workers=(0, 1, 3)[number // 3 % 3])
 
 
