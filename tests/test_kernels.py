@@ -1,5 +1,7 @@
 """What is said of the kernels, and what re-creates them."""
 
+from pathlib import Path
+
 import pytest
 
 from relume.errors import OtherEnvironment
@@ -12,7 +14,9 @@ from relume.kernels import (
     machine_level,
     needed_variables,
     portable_variables,
+    recreate,
 )
+from relume.screen import Screen
 
 ATEN_ALONE = {"ATEN_CPU_CAPABILITY": "avx2"}
 
@@ -90,3 +94,13 @@ def test_a_processor_below_the_common_level_is_refused() -> None:
     assert not is_portable({}, "")
     with pytest.raises(OtherEnvironment, match="no AVX2 and FMA"):
         needed_variables(PORTABLE, "")
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "/" + "x" * 300])
+def test_a_folder_that_cannot_be_looked_into_is_left_to_the_start(
+    tmp_path: Path, folder: str
+) -> None:
+    data = tmp_path / "obj.data"
+    data.write_text(f"classes = 1\ntrain = t\nnames = n\nbackup = {folder}\n")
+
+    recreate([str(data), "net.cfg"], {}, Screen())

@@ -175,10 +175,13 @@ def _recorded_kernels(arguments: list[str], flags: Mapping[str, Value]) -> str |
     except RelumeError:
         return None
     newest = [folder / f"{name}_last.weights", folder / f"{name}.backup"]
-    files = [path for path in newest if path.is_file()] or run_files(folder, name)
-    if len(arguments) > 2 and not flags.get("-clear"):
-        given = Path(arguments[2])
-        files += run_files(given, name) if given.is_dir() else [given]
+    try:
+        files = [path for path in newest if path.is_file()] or run_files(folder, name)
+        if len(arguments) > 2 and not flags.get("-clear"):
+            given = Path(arguments[2])
+            files += run_files(given, name) if given.is_dir() else [given]
+    except OSError:  # a folder that may not be looked into
+        return None
     claims = [claim for path in files if (claim := _claim(path)) is not None]
     return max(claims)[1] if claims else None
 

@@ -144,12 +144,14 @@ def backup_folder(data_file: DataFile) -> Path:
     text = data_file.text("backup", "")
     if not text:
         return beside / "backup"
-    folder = Path(text)
-    if folder.is_absolute() or folder.is_dir():
-        return folder
-    listed = Path(data_file.text("train", ""))
-    if (beside / folder).is_dir() or (not listed.exists() and (beside / listed).exists()):
-        return beside / folder
+    folder, listed = Path(text), Path(data_file.text("train", ""))
+    try:
+        if folder.is_absolute() or folder.is_dir():
+            return folder
+        if (beside / folder).is_dir() or (not listed.exists() and (beside / listed).exists()):
+            return beside / folder
+    except OSError:  # a name that the system refuses: told when it is used
+        pass
     return folder
 
 

@@ -1,5 +1,6 @@
 """`relume detector train`: its flags, what it says, and the files around the checkpoints."""
 
+import errno
 import re
 import shutil
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.state import TrainState
+from relume.checkpoint.state import History, TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
+from relume.commands import train as train_command
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
+from relume.train import chart
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
 
@@ -337,3 +340,30 @@ def test_going_back_to_a_whole_iteration_moves_what_was_begun_behind_it_aside(ru
 
     assert last(run).reached == (2, 0)
     assert Path("backup/net.aside/1/net_last.weights").exists()
+
+
+def test_a_chart_that_cannot_be_drawn_ends_no_training(
+    run: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_font(history: History, title: str, max_batches: int) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", "DejaVuSans.ttf")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_command, "draw_chart", no_font)
+        patch.setattr(chart, "EVERY", 2)
+        ended = train()
+
+    assert "training goes on: backup/chart.png: cannot be drawn ([Errno " in ended.err
+    assert ended.status == 2
+    assert ended.error.startswith("backup/chart.png: cannot be drawn ([Errno ")
+    assert promised_files(run) == undisturbed
+    assert train().status == 0
+
+
+def test_a_folder_whose_name_the_system_refuses_is_one_line(run: Path) -> None:
+    text = (run / "obj.data").read_text()
+    (run / "obj.data").write_text(text.replace("backup = backup", f"backup = {'x' * 300}"))
+    ended = train()
+
+    assert ended.status == 2
+    assert ended.error.startswith(f"{'x' * 300}: cannot be written (File name too long)")

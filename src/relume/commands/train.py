@@ -170,7 +170,10 @@ def _keeper(operation: Operation, say: Note) -> Keeper:
 
 def _write_chart(spec: RunSpec, state: TrainState) -> None:
     operation = spec.operation
-    picture = draw_chart(state.history, operation.name, spec.recipe.cfg.net.max_batches)
+    try:
+        picture = draw_chart(state.history, operation.name, spec.recipe.cfg.net.max_batches)
+    except OSError as error:  # a font that cannot be read, say
+        raise StorageError(operation.backup / "chart.png", f"cannot be drawn ({error})") from error
     for file in (f"chart_{operation.name}.png", "chart.png"):
         storage.write_durably(operation.backup / file, picture)
 
