@@ -1,5 +1,6 @@
 """A piece of a proof, and what came out of it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -41,12 +42,24 @@ def draws_of(seed: int, *address: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
+_in_memory: set[Path] = set()
+
+
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
     """Give a folder that is deleted afterwards, in memory where the system has such folders."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="relume-", dir=memory if memory.is_dir() else None))
+    _in_memory.add(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+        _in_memory.remove(folder)
+
+
+def leave() -> None:
+    """End this process in the middle of a piece."""
+    for folder in _in_memory:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)

@@ -9,6 +9,7 @@ library or another seed begins anew. The folder of a piece that failed stays in 
 import argparse
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from tests.prove import chain, controls, damage, kills, power_cuts, refusals, syscalls
 from tests.prove.ledger import ROOT, Ledger, digest_of_source
-from tests.prove.piece import Outcome, Piece
+from tests.prove.piece import Outcome, Piece, leave
 
 FOLDER = ROOT / ".prove"
 LONG_TESTS = ("tests/contract/test_bccd.py", "tests/contract/test_full_size.py")
@@ -57,26 +58,24 @@ def all_pieces(seed: int) -> list[Piece]:
 def done(piece: Piece) -> tuple[Outcome, float]:
     """Prove one piece, in a process of its own."""
     began_s = time.monotonic()
-    folder = FOLDER / "work" / f"{piece.part} {piece.name}".replace(" ", "_").replace("/", "_of_")
-    shutil.rmtree(folder, ignore_errors=True)
+    name = re.sub(r"\W+", "_", f"{piece.part} {piece.name}")
+    folder = FOLDER / "work" / f"{name}_{os.getpid()}"
     folder.mkdir(parents=True)
     try:
         outcome = piece.prove(folder, *piece.arguments)
     except Exception:  # whatever it is, it is no proof
         outcome = Outcome({}, (traceback.format_exc(),))
     if outcome.failures:
-        kept = FOLDER / "failed" / folder.name
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.parent.mkdir(exist_ok=True)
-        shutil.move(folder, kept)
+        (FOLDER / "failed").mkdir(exist_ok=True)
+        shutil.move(folder, FOLDER / "failed" / folder.name)
     shutil.rmtree(folder, ignore_errors=True)
     return outcome, time.monotonic() - began_s
 
 
 def _begin_alone() -> None:
-    """Keep Ctrl-C away from this process; when it is ended, its folders are cleaned up."""
+    """Keep Ctrl-C away from this process, and let it end at once when it is told to."""
     os.setpgrp()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+    signal.signal(signal.SIGTERM, lambda number, frame: leave())
 
 
 def proven(ledger: Ledger, pieces: list[Piece], processes: int) -> None:
@@ -127,6 +126,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     source = digest_of_source(options.seed)
     print(f"source {source}, seed {options.seed}, {options.processes} processes")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pieces = all_pieces(options.seed)
     pieces = [p for p in pieces if options.only is None or p.part in options.only]
     ledger = Ledger(FOLDER / "ledger.jsonl", source)
