@@ -199,3 +199,26 @@ def test_no_file_takes_the_number_of_a_closed_stream(closed: str) -> None:
     command = ["bash", "-c", f'exec {closed}; "$0" -c "$1"', sys.executable, program]
 
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.parametrize("work", ["training(0, 9)", "progress(9)"])
+def test_a_terminal_that_goes_away_is_no_error(work: str) -> None:
+    program = (
+        "import sys, relume.screen as s; screen = s.Screen(); bar = screen." + work + "\n"
+        "sys.stdin.read(); bar.close(); screen.close(); screen.warn('unread')"
+    )
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        assert os.read(terminal, 1)  # the bar stands
+        os.close(terminal)
+        process.communicate()
+
+    assert process.returncode == 0

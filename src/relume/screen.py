@@ -124,7 +124,7 @@ class TrainingProgress:
     def close(self) -> None:
         """Stop drawing."""
         if self._progress is not None:
-            self._progress.stop()
+            _stop_drawing(self._progress)
             self._progress = None
 
 
@@ -154,7 +154,7 @@ class StepProgress:
     def close(self) -> None:
         """Stop drawing."""
         if self._progress is not None:
-            self._progress.stop()
+            _stop_drawing(self._progress)
             self._progress = None
 
 
@@ -213,6 +213,14 @@ def _print_aside(text: str) -> None:
     except RuntimeError:  # a signal came in the middle of another line: past Python's buffer
         with suppress(OSError):
             os.write(sys.stderr.fileno(), f"{text}\n".encode(errors="backslashreplace"))
+
+
+def _stop_drawing(bar: Progress) -> None:
+    """Give the terminal back, which may have gone."""
+    try:
+        bar.stop()
+    except OSError:
+        _silence(sys.stdout)
 
 
 def _take_closed_streams() -> None:
