@@ -204,8 +204,8 @@ def test_no_file_takes_the_number_of_a_closed_stream(closed: str) -> None:
 @pytest.mark.parametrize("work", ["training(0, 9)", "progress(9)"])
 def test_a_terminal_that_goes_away_is_no_error(work: str) -> None:
     program = (
-        "import sys, relume.screen as s; screen = s.Screen(); bar = screen." + work + "\n"
-        "sys.stdin.read(); bar.close(); screen.close(); screen.warn('unread')"
+        "import os, sys, relume.screen as s; screen = s.Screen(); bar = screen." + work + "\n"
+        "os.write(2, b'!'); sys.stdin.read(); bar.close(); screen.close(); screen.line('unread')"
     )
     terminal, theirs = pty.openpty()
     with subprocess.Popen(
@@ -213,11 +213,12 @@ def test_a_terminal_that_goes_away_is_no_error(work: str) -> None:
         env={**os.environ, "TERM": "xterm"},
         stdin=subprocess.PIPE,
         stdout=theirs,
-        stderr=theirs,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         os.close(theirs)
-        assert os.read(terminal, 1)  # the bar stands
+        assert process.stderr is not None
+        assert process.stderr.read(1) == b"!"  # the bar stands
         os.close(terminal)
         process.communicate()
 
