@@ -20,8 +20,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         *("relume.commands.train", "tests.contract.processes"),
-        # What a run imports later on; torch._inductor when determinism is switched on.
-        *("torch._inductor", "matplotlib.backends.backend_agg"),
+        "matplotlib.backends.backend_agg",  # what a run imports later on
     ]
 )
 LONGEST_S = 120
