@@ -32,8 +32,9 @@ import torch
 
 from benchmarks.inputs import write_inputs
 from relume.checkpoint import container, storage
+from relume.checkpoint.folder import newest_good
 from relume.checkpoint.hands import Hands
-from relume.checkpoint.keeper import Keeper, newest_good
+from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import RECORD, Staging, TrainState
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train.environment import available_threads, declare, set_up

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 KNOW_TORCH = {"model", "train", "commands"}
 
 PRINT = {"cli", "screen", "demo"}
-WRITE = {"checkpoint/storage", "demo_pictures", "demo"}
+WRITE = {"checkpoint/storage", "checkpoint/disk", "demo_pictures", "demo"}
 """Modules that may change the file system."""
 
 WRITING_CALLS = {

@@ -23,7 +23,7 @@ from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
 )
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import run_files
+from relume.checkpoint.folder import run_files
 from relume.errors import OtherEnvironment, RelumeError
 from relume.formats.data_files import read_data_file
 from relume.screen import Screen

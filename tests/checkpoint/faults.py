@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relume.checkpoint import storage
-from relume.checkpoint.storage import Buffer, Disk
+from relume.checkpoint.disk import Buffer, Disk
 
 
 class Passing(Disk):

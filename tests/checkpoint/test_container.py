@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from relume.checkpoint import container
-from relume.checkpoint.container import (
-    holds_state,
-    pack,
-    plain,
-    read_manifest,
-    tensor_parts,
-    tensors_in,
-    unpack,
-)
+from relume.checkpoint.container import holds_state, pack, plain, read_manifest, unpack
 from relume.checkpoint.state import Array, Mark, TrainState
+from relume.checkpoint.tensors import tensor_parts, tensors_in
 from relume.errors import Damaged
 from tests.checkpoint.states import history_of, tiny_cfg, tiny_state
 

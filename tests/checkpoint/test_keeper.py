@@ -11,8 +11,7 @@ import pytest
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import Buffer, plain
-from relume.checkpoint.keeper import (
-    Keeper,
+from relume.checkpoint.folder import (
     claimed_position,
     iteration_in_name,
     newest_good,
@@ -20,6 +19,7 @@ from relume.checkpoint.keeper import (
     remove_temporaries,
     run_files,
 )
+from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
 from tests.checkpoint.faults import strike

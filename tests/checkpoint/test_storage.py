@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relume.checkpoint import storage
+from relume.checkpoint.disk import Buffer, Disk
 from relume.checkpoint.hands import Hands
 from relume.errors import Locked, StorageError
 from tests.checkpoint.faults import strike
@@ -60,7 +61,7 @@ def test_what_is_written_past_the_page_cache_is_what_was_given(
 def test_a_file_system_that_knows_no_direct_writing_is_written_the_usual_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str
 ) -> None:
-    class Indirect(storage.Disk):
+    class Indirect(Disk):
         direct = False
 
         def create(self, path: Path, direct: bool = False) -> int:
@@ -69,7 +70,7 @@ def test_a_file_system_that_knows_no_direct_writing_is_written_the_usual_way(
                 raise OSError(errno.EINVAL, "no")
             return super().create(path)
 
-        def write(self, descriptor: int, data: storage.Buffer) -> None:
+        def write(self, descriptor: int, data: Buffer) -> None:
             if self.direct:
                 self.direct = False  # from here on the descriptor is an ordinary one
                 raise OSError(errno.EINVAL, "no")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relume.checkpoint.keeper import newest_good, run_files
+from relume.checkpoint.folder import newest_good, run_files
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import layout
 from relume.train.start import StartFlags

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import Keeper, newest_good
+from relume.checkpoint.folder import newest_good
+from relume.checkpoint.keeper import Keeper
 from relume.commands.verify import check_run
 from tests.checkpoint.states import tiny_state
 from tests.command_line import relume

@@ -13,7 +13,7 @@ import pytest
 
 from relume.checkpoint import container
 from relume.checkpoint.container import plain
-from relume.checkpoint.keeper import run_files
+from relume.checkpoint.folder import run_files
 from relume.checkpoint.state import TrainState, first_difference_of_arrays
 from relume.errors import (
     CheckpointError,

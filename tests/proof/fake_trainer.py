@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import remove_temporaries
+from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.storage import write_durably
 from relume.checkpoint.tensor_digests import TensorDigests

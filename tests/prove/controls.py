@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import container, storage
+from relume.checkpoint.disk import Buffer
 from relume.checkpoint.state import TrainState
-from relume.checkpoint.storage import Buffer
 from tests.checkpoint.faults import Passing
 from tests.prove import chain, damage, kills, power_cuts, refusals, syscalls
 from tests.prove.piece import Outcome, Piece

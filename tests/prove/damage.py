@@ -15,7 +15,7 @@ import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.container import COMMENT, DIGEST_BYTES, MANIFEST, holds_state, pack
-from relume.checkpoint.keeper import newest_good, run_files
+from relume.checkpoint.folder import newest_good, run_files
 from relume.checkpoint.state import PARTIAL, Mark, TrainState
 from relume.errors import OtherRecipe, RelumeError
 from relume.formats.cfg import parse_cfg

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint.storage import Buffer
+from relume.checkpoint.disk import Buffer
 from tests.checkpoint.faults import Passing
 
 BLOCK = 4096

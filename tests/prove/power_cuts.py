@@ -17,9 +17,10 @@ import pytest
 import xxhash
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import Keeper, newest_good, remove_temporaries
+from relume.checkpoint.disk import Buffer, Disk
+from relume.checkpoint.folder import newest_good, remove_temporaries
+from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
-from relume.checkpoint.storage import Buffer, Disk
 from relume.errors import RelumeError
 from tests.checkpoint.faults import Faults, Passing
 from tests.checkpoint.states import tiny_state

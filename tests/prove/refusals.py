@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relume.checkpoint import storage
-from relume.checkpoint.keeper import newest_good, remove_temporaries
+from relume.checkpoint.folder import newest_good, remove_temporaries
 from relume.errors import StorageError
 from tests.checkpoint.faults import Faults, Passing
 from tests.prove.disk_model import Recorder

@@ -23,15 +23,13 @@ import xxhash
 from relume.checkpoint.hands import Hands, started
 from relume.checkpoint.state import (
     RECORD,
-    Array,
-    Arrays,
     History,
     Mark,
     Progress,
     RecipeRecord,
     TrainState,
-    as_stored,
 )
+from relume.checkpoint.tensors import bytes_of, tensor_parts, tensors_in
 from relume.errors import Damaged
 from relume.formats.cfg import parse_cfg
 from relume.formats.sections import Cfg
@@ -51,22 +49,6 @@ PLAIN_REVISION = 5
 
 Buffer = bytes | memoryview
 Parts = Sequence[Buffer]
-
-TENSOR_TYPES = {
-    "<u8": "U64",
-    "<i8": "I64",
-    "<f8": "F64",
-    "<f4": "F32",
-    "<u4": "U32",
-    "<i4": "I32",
-    "<f2": "F16",
-    "<u2": "U16",
-    "<i2": "I16",
-    "|i1": "I8",
-    "|u1": "U8",
-    "|b1": "BOOL",
-}
-"""NumPy's types and those of safetensors, in the order in which that puts tensors into a file."""
 
 
 def pack(state: TrainState) -> bytes:
@@ -167,7 +149,7 @@ def darknet_parts(state: TrainState, revision: int = PLAIN_REVISION) -> list[Buf
         raise ValueError("the weights do not fit the cfg in the recipe")
     parts: list[Buffer] = [format_header(state.progress.seen, revision)]
     for spec in specs:
-        parts.append(_bytes_of(state.weights[spec.name]))
+        parts.append(bytes_of(state.weights[spec.name]))
     return parts
 
 
@@ -253,12 +235,12 @@ def _entries(state: TrainState) -> dict[str, Parts]:
     marks = {"start": history.start, "marks": [asdict(mark) for mark in history.marks]}
     entries: dict[str, Parts] = {
         "progress.json": [_json(asdict(state.progress))],
-        "history/iterations.bin": [_bytes_of(history.records)],
+        "history/iterations.bin": [bytes_of(history.records)],
         "history/marks.json": [_json(marks)],
         "recipe/cfg": [recipe.cfg_text.encode("utf-8", "surrogateescape")],
         "recipe/keys.json": [_json(dict(recipe.keys))],
         "recipe/names.json": [_json(list(recipe.names))],
-        "recipe/labels.bin": [_bytes_of(recipe.label_digests)],
+        "recipe/labels.bin": [bytes_of(recipe.label_digests)],
     }
     for group in sorted(state.groups):
         entries[f"state/{group}.safetensors"] = tensor_parts(state.groups[group])
@@ -311,18 +293,6 @@ def _stored_entries(data: Buffer) -> dict[str, memoryview]:
     return entries
 
 
-def tensors_in(data: memoryview) -> Arrays:
-    """Return what `safetensors.numpy.load(data)` returns, as views of the same memory."""
-    (length,) = struct.unpack_from("<Q", data)
-    types = {name: np.dtype(text) for text, name in TENSOR_TYPES.items()}
-    arrays = {}
-    for name, spec in json.loads(bytes(data[8 : 8 + length])).items():
-        begin, end = spec["data_offsets"]
-        values = data[8 + length + begin : 8 + length + end]
-        arrays[name] = np.frombuffer(values, types[spec["dtype"]]).reshape(spec["shape"])
-    return arrays
-
-
 def _parsed(data: memoryview) -> Any:
     return json.loads(bytes(data))
 
@@ -361,29 +331,6 @@ def _digest(*parts: Buffer) -> str:
     for part in parts:
         hasher.update(part)
     return hasher.hexdigest()
-
-
-def tensor_parts(arrays: Arrays) -> list[Buffer]:
-    """Return the bytes of `safetensors.numpy.save(arrays)` in parts that share their memory."""
-    order = list(TENSOR_TYPES)
-    stored = {name: as_stored(array) for name, array in arrays.items()}
-    names = sorted(stored, key=lambda name: (order.index(stored[name].dtype.str), name))
-    header, offset = {}, 0
-    for name in names:
-        array = stored[name]
-        header[name] = {
-            "dtype": TENSOR_TYPES[array.dtype.str],
-            "shape": array.shape,
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return [struct.pack("<Q", len(text)) + text, *(_bytes_of(stored[name]) for name in names)]
-
-
-def _bytes_of(array: Array) -> memoryview:
-    return as_stored(array).reshape(-1).view(np.uint8).data
 
 
 def _json(value: Mapping[str, Any] | list[str]) -> bytes:

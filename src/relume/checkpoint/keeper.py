@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps, when they are written, and which one is the newest good.
+"""Which checkpoints a run keeps, and when they are written.
 
 Two generations always exist: `NAME_last.weights` and the state before it in `NAME.backup`.
 Milestones come twice, independently written: `NAME_ITER.weights` and `NAME_ITER.backup`, the
@@ -7,8 +7,6 @@ state, and `NAME_final.weights` the plain weights.
 """
 
 import os
-import re
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,30 +15,11 @@ from pathlib import Path
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import Staging, TrainState
-from relume.errors import CheckpointError, RelumeError, StorageError
-
-HEAD_BYTES = 64
-TAIL_BYTES = 64
-"""What is read at both ends of a file to tell a checkpoint from plain weights."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint that was read and verified."""
-
-    path: Path
-    state: TrainState
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file under a checkpoint's name that cannot be used, and why."""
-
-    path: Path
-    reason: str
+from relume.errors import RelumeError, StorageError
 
 
 @dataclass
@@ -230,146 +209,6 @@ class Keeper:
     @property
     def _before_last(self) -> Path:
         return self.folder / f"{self.name}.backup"
-
-
-def run_files(folder: Path, name: str) -> list[Path]:
-    """Return all weights files of the run `name` in `folder`, sorted by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _pattern(name).fullmatch(path.name))
-
-
-def remove_temporaries(folder: Path, name: str) -> None:
-    """Delete what interrupted writes of this run left behind."""
-    for path in temporaries(folder, name):
-        storage.remove(path)
-
-
-def temporaries(folder: Path, name: str) -> list[Path]:
-    """Return the files that interrupted writes of this run left behind, sorted by name."""
-    others = {f"{name}.journal.jsonl", f"chart_{name}.png", "chart.png"}
-    return sorted(
-        path
-        for path in folder.glob(f"*{storage.TEMPORARY}")
-        if path.stem in others or _pattern(name).fullmatch(path.stem)
-    )
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"{re.escape(name)}(_(\d+|last|best|final)\.weights|(_\d+)?\.backup)")
-
-
-def iteration_in_name(path: Path) -> int:
-    """Return ITER of NAME_ITER.weights or NAME_ITER.backup, else -1."""
-    match = re.search(r"_(\d+)\.(weights|backup)$", path.name)
-    return int(match[1]) if match else -1
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The files that a start looks at, by what they say about themselves."""
-
-    ordered: tuple[Path, ...]
-    """Checkpoints, the one that claims to be newest first; at equal claims `_last` first."""
-    last: Path
-    """NAME_last.weights."""
-    unreadable: tuple[Rejected, ...]
-    """Files that cannot be read, or are not even weights files."""
-    foreign_last: tuple[Rejected, ...]
-    """A `_last` without state. Beside a good checkpoint it is foreign, or damaged at both ends."""
-
-
-def candidates(folder: Path, name: str) -> Candidates:
-    """Return what a start would look at, without verifying anything.
-
-    Plain weights files (`_best`, `_final`, Darknet's own) hold no state and do not count.
-    """
-    last = folder / f"{name}_last.weights"
-    unreadable: list[Rejected] = []
-    foreign_last: list[Rejected] = []
-    claims = []
-    for path in run_files(folder, name):
-        try:
-            position = claimed_position(path)
-        except (RelumeError, OSError) as error:
-            unreadable.append(Rejected(path, str(error)))
-            continue
-        if position is not None:
-            claims.append((position, path == last, path))
-        elif path == last:
-            foreign_last.append(Rejected(path, f"{path}: holds no training state"))
-    ordered = tuple(path for _, _, path in sorted(claims, reverse=True))
-    return Candidates(ordered, last, tuple(unreadable), tuple(foreign_last))
-
-
-def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
-    """Return the newest intact checkpoint of the run, and the damaged files met on the way.
-
-    `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
-    """
-    files = candidates(folder, name)
-    rejected = list(files.unreadable)
-    newest = None
-    for path in files.ordered:
-        if newest is not None and path != files.last:
-            continue
-        try:
-            state = container.unpack(path.read_bytes(), path)
-            newest = newest or Found(path, state)
-        except (CheckpointError, OSError) as error:
-            rejected.append(Rejected(path, str(error)))
-    return newest, rejected + list(files.foreign_last) if newest else rejected
-
-
-def claimed_position(path: Path) -> tuple[int, int] | None:
-    """Return what a checkpoint says it holds: iterations done, and subdivisions of the next.
-
-    It is read without verifying the file. Not `seen`, which an allowed change of `batch` sets
-    back. None: a plain weights file. A file whose manifest cannot be read claims to be newer
-    than any, so that it is looked at.
-
-    Raises:
-        WeightsError: not even a weights file.
-    """
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        if not container.holds_state(head + file.read(), path):
-            return None
-        try:
-            manifest = container.read_manifest_of(file)
-            return int(manifest["iteration"]), int(manifest.get("subdivision", 0))
-        except Exception:  # a damaged archive can fail in any way
-            return sys.maxsize, 0
-
-
-def run_of(path: Path) -> str | None:
-    """Return NAME of a checkpoint's file name; None: no checkpoint is called like that."""
-    longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run
-    if (path.parent / f"{longer}_last.weights").exists():
-        return longer
-    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
-    return match and match[1]
-
-
-def run_names(folder: Path) -> list[str]:
-    """Return the names of the runs that have a file in `folder` called like a checkpoint."""
-    return sorted({name for path in folder.iterdir() if (name := run_of(path))})
-
-
-def other_run(folder: Path, name: str) -> str | None:
-    """Return the name of a run in `folder` whose files could be taken for those of `name`.
-
-    `yolo_100.backup` is the newest milestone of `yolo`, and the generation before the last
-    of `yolo_100`.
-    """
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = re.fullmatch(r"(.+?)(_last\.weights|\.journal\.jsonl)", path.name)
-        if match and re.fullmatch(r"_\d+", match[1].removeprefix(name)):
-            return match[1]
-        if match and re.fullmatch(r"_\d+", name.removeprefix(match[1])):
-            return match[1]
-    return None
 
 
 def _holds(path: Path, parts: Parts) -> bool:

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from relume.checkpoint.disk import Buffer, Disk
 from relume.checkpoint.hands import Hands, started
 from relume.errors import Locked, StorageError
 
@@ -32,63 +33,6 @@ BLOCK_BYTES = 4096
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 NO_DIRECT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
-
-Buffer = bytes | memoryview
-
-
-class Disk:
-    """The system calls that change a file system; tests put another one in its place."""
-
-    def create(self, path: Path, direct: bool = False) -> int:
-        """Make a new file for writing; `direct` past the page cache."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.open(path, flags | (os.O_DIRECT if direct else 0), 0o666)
-
-    def open_to_append(self, path: Path) -> int:
-        """Open a file for writing at its end."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-
-    def write(self, descriptor: int, data: Buffer) -> None:
-        """Write all of `data`, also where the system takes it in pieces."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-
-    def fsync(self, descriptor: int) -> None:
-        """Make a file's contents and length durable."""
-        os.fsync(descriptor)
-
-    def close(self, descriptor: int) -> None:
-        """Close a file."""
-        os.close(descriptor)
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name, which it takes from whatever has it."""
-        source.replace(target)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name."""
-        target.hardlink_to(source)
-
-    def unlink(self, path: Path) -> None:
-        """Take a name away."""
-        path.unlink()
-
-    def truncate(self, path: Path, length: int) -> None:
-        """Cut a file to its first `length` bytes."""
-        os.truncate(path, length)
-
-    def make_folder(self, folder: Path) -> None:
-        """Create a folder and its parents if missing."""
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def fsync_folder(self, folder: Path) -> None:
-        """Make the names in a folder durable."""
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 DISK = Disk()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.keeper import claimed_position, newest_good, run_files, run_of
+from relume.checkpoint.folder import claimed_position, newest_good, run_files, run_of
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import first_difference as first_difference_of_digests
 from relume.checkpoint.tensor_digests import is_digest_file, read_digest_file

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from relume.checkpoint import storage
-from relume.checkpoint.keeper import Keeper, remove_temporaries
+from relume.checkpoint.folder import remove_temporaries
+from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.commands.stopping import max_time_s, stop_by_signal

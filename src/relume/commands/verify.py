@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import candidates, other_run, run_files, run_names, temporaries
+from relume.checkpoint.folder import candidates, other_run, run_files, run_names, temporaries
 from relume.errors import CheckpointError, RelumeError, UsageError
 from relume.formats.cfg import parse_cfg
 from relume.formats.weights import layout, parse_header

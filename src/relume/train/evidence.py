@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from relume.checkpoint import storage
-from relume.checkpoint.keeper import iteration_in_name, run_files
+from relume.checkpoint.folder import iteration_in_name, run_files
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch
 from relume.data.image import Pixels

@@ -10,7 +10,7 @@ from pathlib import Path
 import xxhash
 
 from relume.checkpoint import container
-from relume.checkpoint.keeper import Found, newest_good, run_files
+from relume.checkpoint.folder import Found, newest_good, run_files
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, UsageError, WeightsError
 from relume.formats.sections import Cfg

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from relume.checkpoint import container, course
-from relume.checkpoint.keeper import Found, candidates
+from relume.checkpoint.folder import Found, candidates
 from relume.checkpoint.state import Mark, TrainState
 from relume.errors import CheckpointError, OtherEnvironment
 from relume.kernels import PORTABLE

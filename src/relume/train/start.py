@@ -19,7 +19,7 @@ import xxhash
 
 from relume.checkpoint import container, course, storage
 from relume.checkpoint.course import Difference, Verdict
-from relume.checkpoint.keeper import (
+from relume.checkpoint.folder import (
     Found,
     Rejected,
     claimed_position,
