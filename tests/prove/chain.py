@@ -10,15 +10,16 @@ from pathlib import Path
 
 from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run
-from tests.prove.kills import BEGUN, STOPPED
+from tests.prove.kills import BEGUN, STOPPED, timed
 from tests.prove.piece import Outcome, Piece, draws_of
 from tests.prove.variants import differences, trained, variant, write_variant
 
 RESUMES = 200
-LONGEST_S = 0.08
-"""The longest moment that the others work: about two iterations."""
+LONGEST = 2.0
+"""The longest moment that a link works, in iterations."""
+ITERATIONS_PER_RESUME = 3
 ITERATION_DONE = " avg loss"
-"""What a trainer says behind an iteration; every third link gets as far as that."""
+"""What a trainer says behind an iteration; every third link gets as far as that before."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 VARIANT = 12
 """Two subdivisions, SGD, dropout and multi-scale, a checkpoint every iteration."""
@@ -28,14 +29,16 @@ def prove(
     folder: Path, seed: int, resumes: int, before: Callable[[], None] | None = None
 ) -> Outcome:
     """Stop and resume one run so often, and compare what it leaves in the end."""
-    run = variant(VARIANT, max_batches=3 * resumes)
-    straight = trained(write_variant(folder / "straight", run), run)
+    iterations = ITERATIONS_PER_RESUME * resumes
+    run = variant(VARIANT, max_batches=iterations)
+    straight = write_variant(folder / "straight", run)
+    iteration_s = timed(straight, run) / iterations
     chained = copied_run(straight, folder / "chained")
     draws = draws_of(seed, 3)
     for number in range(resumes):
         process = Relume(chained, *run.words, before=before)
         process.read_until(BEGUN if number % 3 else ITERATION_DONE)
-        process.wait_at_most(float(draws.random()) * LONGEST_S)
+        process.wait_at_most(float(draws.random()) * LONGEST * iteration_s)
         process.signal(SIGNALS[number % 3])
         status = process.ended()
         if status != STOPPED:

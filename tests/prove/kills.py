@@ -85,7 +85,7 @@ def prove(
     """
     run = variant(number, max_batches=ITERATIONS_PER_KILL * kills)
     straight = write_variant(folder / "straight", run)
-    iteration_s = _timed(straight, run) / (ITERATIONS_PER_KILL * kills)
+    iteration_s = timed(straight, run) / (ITERATIONS_PER_KILL * kills)
     counts: Counter[str] = Counter(runs=1)
     draws = draws_of(seed, 1, number)
     failures: list[str] = []
@@ -104,7 +104,7 @@ def prove(
     return Outcome(dict(counts), tuple(f"run {number}: {text}" for text in failures))
 
 
-def _timed(folder: Path, run: Variant) -> float:
+def timed(folder: Path, run: Variant) -> float:
     """Train to the end; return the seconds behind the beginning of the first iteration."""
     process = Relume(folder, *run.words)
     process.read_until(BEGUN)
