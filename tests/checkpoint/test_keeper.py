@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from relume.checkpoint.folder import (
     remove_temporaries,
     run_files,
 )
+from relume.checkpoint.hands import Hands
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
@@ -323,24 +324,87 @@ def test_without_a_savelast_saves_are_spaced_by_what_they_cost(tmp_path: Path) -
     assert held(tmp_path) == {"net_last.weights": 3, "net.backup": 1}
 
 
+class StallingDisk:
+    """In the place of `storage.write_stream_durably`: a save waits until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = threading.Event()
+        self.goes_on = threading.Event()
+        self._whole = storage.write_stream_durably
+        monkeypatch.setattr(storage, "write_stream_durably", self._write)
+
+    def _write(
+        self,
+        path: Path,
+        parts: Iterable[Buffer],
+        previous: Path | None = None,
+        hands: Hands | None = None,
+    ) -> int:
+        self.begun.set()
+        assert self.goes_on.wait(10)
+        return self._whole(path, parts, previous, hands)
+
+
 def test_without_a_savelast_a_save_under_way_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    goes_on = threading.Event()
-    whole = container.packed_parts
-
-    def slow_disk(state: TrainState) -> list[Buffer]:
-        goes_on.wait(10)
-        return whole(state)
-
-    monkeypatch.setattr(container, "packed_parts", slow_disk)
-    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: 100.0)
+    now = 100.0
+    disk = StallingDisk(monkeypatch)
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: now)
     for state in STATES[1:5]:
+        now += 1000  # a save would be due, were there none under way
         keeper.offer(state)
-    goes_on.set()
+    assert disk.begun.wait(10)
+    disk.goes_on.set()
     keeper._wait()
 
     assert held(tmp_path) == {"net_last.weights": 1}
+
+
+def test_of_milestones_a_slow_disk_lets_one_wait_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = StallingDisk(monkeypatch)
+    keeper = keeper_in(tmp_path, savelast=None, saveweights=1)
+    keeper.offer(STATES[1])
+    keeper.offer(STATES[2])
+    third = threading.Thread(target=keeper.offer, args=(STATES[3],))
+    third.start()
+    third.join(0.1)
+    waits = third.is_alive()
+    disk.goes_on.set()
+    third.join()
+    keeper._wait()
+
+    assert waits
+    expected = {f"net_{i}.weights": i for i in (1, 2, 3)}
+    rest = {"net_3.backup": 3, "net_last.weights": 3, "net.backup": 2}
+    assert held(tmp_path) == {**expected, **rest}
+
+
+def test_a_mistake_in_the_writer_ends_the_training_and_is_no_missing_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*args: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(storage, "write_stream_durably", mistaken)
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: 100.0)
+    keeper.offer(STATES[1])
+    keeper._writer.close()
+
+    with pytest.raises(ZeroDivisionError):
+        keeper.offer(STATES[2])
+
+
+def test_what_stands_unreadable_in_the_place_of_a_milestone_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    keeper = Keeper(tmp_path, "net", None, 2, said.append, clock=lambda: 100.0)
+    (tmp_path / "net_2.weights").mkdir()
+    offer_all(keeper, STATES[2:3])
+
+    assert len(said) == 1
+    assert said[0].startswith("not saved at iteration 2, training goes on: ")
 
 
 @pytest.mark.parametrize(
@@ -375,21 +439,15 @@ def test_a_disk_that_stalls_makes_saves_rarer_and_training_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    held_up = threading.Event()
+    disk = StallingDisk(monkeypatch)
     keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: now)
-    whole = storage.write_durably
-
-    def stalling(path: Path, *parts: Buffer, previous: Path | None = None) -> None:
-        assert held_up.wait(10)
-        whole(path, *parts, previous=previous)
-
-    monkeypatch.setattr(storage, "write_durably", stalling)
     for state in STATES[1:4]:  # a second each, none of which waits for a save
         now += 1
         keeper.offer(state) if state is STATES[3] else keeper._pace.note(now, saving=False)
     now += 5  # the iteration beside the save takes five seconds, since its pictures do not come
+    assert disk.begun.wait(10)
     keeper.offer(STATES[4])
-    held_up.set()
+    disk.goes_on.set()
     keeper._wait()
 
     # Four seconds more than usual: the next save is due 400 s later.
@@ -493,6 +551,18 @@ def test_how_far_a_power_cut_would_throw_the_run_back_is_known(tmp_path: Path) -
     assert keeper.unsaved(5) == (2, 20.0)
     keeper.stop(STATES[5])
     assert keeper.unsaved(5) == (0, 0.0)
+
+
+def test_before_the_first_save_a_power_cut_would_cost_all_of_the_time_so_far(
+    tmp_path: Path,
+) -> None:
+    now = 100.0
+    keeper = Keeper(tmp_path, "net", 3, 1000, pytest.fail, clock=lambda: now)
+    keeper.stop(STATES[0])  # as every run begins
+    now += 20
+    keeper.offer(STATES[2])
+
+    assert keeper.unsaved(2) == (2, 20.0)
 
 
 def test_a_state_inside_an_iteration_is_newer_than_the_one_at_its_beginning(

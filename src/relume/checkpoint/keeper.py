@@ -8,6 +8,7 @@ state, and `NAME_final.weights` the plain weights.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Keeper:
     """One thread, so that saves are written in turn."""
     _hands: Hands = field(init=False, default_factory=lambda: Hands(2))
     """Those that help it."""
-    _under_way: Future[None] | None = field(init=False, default=None)
+    _under_way: deque[Future[None]] = field(init=False, default_factory=deque)
+    """Saves that the writer has been given, whose outcome nobody has looked at yet."""
     _spare: Staging | None = field(init=False, default_factory=Staging)
     """Memory for a copy; None while a save under way uses it."""
     _due_milestones: dict[int, Parts] = field(init=False, default_factory=dict)
@@ -59,7 +61,8 @@ class Keeper:
     def offer(self, state: TrainState) -> None:
         """Save what is due at this state, in the background; the state is copied first.
 
-        With a fixed savelast waits for the save before, so what is due is always written.
+        With a fixed savelast waits for the save before, so what is due is always written;
+        without one a milestone is copied beside a save under way, but no third state.
         If the disk refuses, that is said and training goes on.
         """
         began = self.clock()
@@ -67,12 +70,13 @@ class Keeper:
         milestone = state.iteration % self.saveweights == 0
         if not (milestone or self._is_due(state.iteration)):
             return
-        if self.savelast is not None:
-            self._wait()
+        self._wait(but_for=1 if self.savelast is None else 0)
         staging, self._spare = self._spare or Staging(), None
         copied = staging.copy(state)
         stall_s = self.clock() - began
-        self._under_way = self._writer.start(self._save, copied, staging, milestone, began, stall_s)
+        self._under_way.append(
+            self._writer.start(self._save, copied, staging, milestone, began, stall_s)
+        )
 
     def unsaved(self, iteration: int) -> tuple[int, float]:
         """Return how far back a power cut would throw the run: in iterations, and in seconds."""
@@ -87,7 +91,7 @@ class Keeper:
         return not self._is_saving() and self.clock() >= self._save_from
 
     def _is_saving(self) -> bool:
-        return self._under_way is not None and not self._under_way.done()
+        return any(not save.done() for save in self._under_way)
 
     def _save(
         self, state: TrainState, staging: Staging, milestone: bool, left_at: float, stall_s: float
@@ -132,10 +136,10 @@ class Keeper:
         self._writer.close()
         self._hands.close()
 
-    def _wait(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
-            self._under_way = None
+    def _wait(self, but_for: int = 0) -> None:
+        """Wait for saves until at most `but_for` are under way; raise what went wrong in one."""
+        while self._under_way and (len(self._under_way) > but_for or self._under_way[0].done()):
+            self._under_way.popleft().result()
 
     def stop(self, state: TrainState) -> None:
         """Make `state` durable before the process ends, and write what a kill left undone.
@@ -146,6 +150,8 @@ class Keeper:
         self._wait()
         if state.iteration or state.subdivision:
             self._stop(state, container.packed_parts(state))
+        else:
+            self._durable = (0, self.clock())  # there is nothing yet that could be lost
 
     def _stop(self, state: TrainState, data: Parts) -> None:
         self._save_due_milestones()
@@ -216,7 +222,7 @@ def _holds(path: Path, parts: Parts) -> bool:
     try:
         with path.open("rb") as file:
             return all(file.read(len(part)) == part for part in parts) and not file.read(1)
-    except FileNotFoundError:
+    except OSError:  # missing, or one that cannot be read and is written anew
         return False
 
 
@@ -228,5 +234,5 @@ def _holds_checkpoint(path: Path, parts: Parts) -> bool:
                 return False
             file.seek(-DIGEST_BYTES, os.SEEK_END)
             return file.read() == parts[-1]
-    except FileNotFoundError:
+    except OSError:
         return False
