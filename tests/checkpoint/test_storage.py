@@ -84,6 +84,43 @@ def test_a_file_system_that_knows_no_direct_writing_is_written_the_usual_way(
     assert (tmp_path / "last").read_bytes() == b"new" * 5000
 
 
+def test_what_a_refusal_of_direct_writing_has_taken_already_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class HalfDirect(Disk):
+        direct = False
+
+        def create(self, path: Path, direct: bool = False) -> int:
+            self.direct = direct
+            return super().create(path)
+
+        def write(self, descriptor: int, data: Buffer) -> None:
+            if self.direct:
+                self.direct = False
+                super().write(descriptor, data[:512])
+                raise OSError(errno.EINVAL, "no")
+            super().write(descriptor, data)
+
+    monkeypatch.setattr(storage, "DIRECT_FROM_BYTES", 0)
+    monkeypatch.setattr(storage, "CHUNK_BYTES", 8192)
+    monkeypatch.setattr(storage, "DISK", HalfDirect())
+    data = bytes(range(251)) * 80
+
+    storage.write_durably(tmp_path / "last", data)
+
+    assert (tmp_path / "last").read_bytes() == data
+
+
+def test_a_file_is_closed_once_and_no_other_that_has_its_number_by_then(tmp_path: Path) -> None:
+    file = storage.AppendFile(tmp_path / "log")
+    file.close()
+    with (tmp_path / "other").open("wb", buffering=0) as other:
+        file.close()
+        other.write(b"still open")
+
+    assert (tmp_path / "other").read_bytes() == b"still open"
+
+
 @pytest.mark.parametrize("fails_at", [2, 3, 4])
 def test_a_write_refused_in_another_thread_is_an_error_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int

@@ -346,6 +346,15 @@ def test_rewind_keeps_the_newer_files(run: Path) -> None:
     assert names(run / "backup" / "net.aside" / "1") == sorted(newer)
 
 
+def test_rewind_moves_what_cannot_be_read_out_of_the_way(run: Path) -> None:
+    (run / "backup" / "net_5.weights").mkdir()
+
+    ended = relume("rewind", "backup/net_2.weights")
+
+    assert ended.status == 0, ended.error
+    assert (run / "backup" / "net.aside" / "1" / "net_5.weights").is_dir()
+
+
 def test_rewind_to_the_newest_changes_nothing(run: Path) -> None:
     before = promised_files(run)
     ended = relume("rewind", "backup/net_last.weights")

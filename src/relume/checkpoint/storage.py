@@ -157,13 +157,15 @@ def _created(path: Path, size_bytes: int) -> tuple[int, bool]:
 def _write_chunk(descriptor: int, chunk: memoryview, direct: bool) -> None:
     """Write a chunk; what is less than a block at the end of a file goes the usual way."""
     whole = len(chunk) - len(chunk) % BLOCK_BYTES if direct else len(chunk)
+    began = os.lseek(descriptor, 0, os.SEEK_CUR) if direct else 0
     try:
         if whole:
             DISK.write(descriptor, chunk[:whole])
     except OSError as error:
         if not direct or error.errno not in NO_DIRECT:
             raise
-        whole = 0  # some file systems open a file so, and refuse to write it
+        whole = 0  # some file systems open a file so, and refuse to write it, or its rest
+        os.lseek(descriptor, began, os.SEEK_SET)
     if whole < len(chunk):
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
@@ -245,12 +247,15 @@ class AppendFile:
             DISK.write(self._descriptor, data)
 
     def close(self) -> None:
-        """Make the file durable and close it."""
+        """Make the file durable and close it, once: its number may be another file's by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor == -1:
+            return
         with _as_storage_error(self.path):
             try:
-                DISK.fsync(self._descriptor)
+                DISK.fsync(descriptor)
             finally:
-                DISK.close(self._descriptor)
+                DISK.close(descriptor)
 
     def is_at_its_path(self) -> bool:
         """Tell whether the open file still has its name: a folder may vanish and come back."""

@@ -138,8 +138,8 @@ def _is_newer(path: Path, state: TrainState) -> bool:
             return position > state.reached
         with path.open("rb") as file:  # plain weights
             return parse_header(file.read(20), str(path)).seen > state.progress.seen
-    except WeightsError:
-        return True  # damaged: out of the way with it
+    except (WeightsError, OSError):
+        return True  # damaged, or cannot be read: out of the way with it
 
 
 def _holds_digests(path: str) -> bool:
