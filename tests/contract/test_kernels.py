@@ -116,3 +116,14 @@ def test_a_portable_run_stays_portable_without_the_flag(tmp_path: Path) -> None:
     environment = container.unpack(path.read_bytes(), path).environment
     assert environment["kernels"] == PORTABLE
     assert environment["processor"] == "any of x86-64-v3"
+
+
+def test_an_ordinary_run_becomes_portable_when_that_change_is_allowed(run: Path) -> None:
+    changed = start(run, "-portable", "-allow-change")
+    path = run / "backup" / "net_last.weights"
+    state = container.unpack(path.read_bytes(), path)
+
+    assert changed.returncode == 0, changed.stderr
+    assert "(portable from here on); marked in the history" in changed.stderr
+    assert [(mark.iteration, mark.kind) for mark in state.history.marks] == [(CUT, "environment")]
+    assert state.environment["kernels"] == PORTABLE

@@ -202,3 +202,11 @@ def test_portable_is_refused_for_a_run_that_began_without_it(run: Path) -> None:
     assert ended.status == 2
     assert "-portable: this run was begun without it" in ended.error
     assert promised_files(run) == before
+
+
+def test_portable_is_no_empty_word_in_a_process_with_other_kernels(fresh: Path) -> None:
+    ended = go_on(fresh, "-portable")
+
+    assert ended.status == 2
+    assert "-portable: the libraries of this process were loaded for other kernels" in ended.error
+    assert promised_files(fresh) == {}
