@@ -1,9 +1,12 @@
 """What is said of the kernels, and what re-creates them."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import relume.kernels
 from relume.errors import OtherEnvironment
 from relume.kernels import (
     AVX2,
@@ -94,6 +97,24 @@ def test_a_processor_below_the_common_level_is_refused() -> None:
     assert not is_portable({}, "")
     with pytest.raises(OtherEnvironment, match="no AVX2 and FMA"):
         needed_variables(PORTABLE, "")
+
+
+def test_of_two_checkpoints_of_one_iteration_the_kernels_are_those_of_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a mark: the generation before it names the kernels that the run has left."""
+    data = tmp_path / "obj.data"
+    data.write_text(f"classes = 1\ntrain = t\nnames = n\nbackup = {tmp_path}\n")
+    for file, kernels in (("net_last.weights", AVX2), ("net.backup", AVX512)):
+        with zipfile.ZipFile(tmp_path / file, "w") as archive:
+            manifest = {"iteration": 3, "environment": {"kernels": kernels}}
+            archive.writestr("manifest.json", json.dumps(manifest))
+    asked: list[str] = []
+    monkeypatch.setattr(relume.kernels, "needed_variables", lambda text, level: asked.append(text))
+
+    recreate([str(data), "net.cfg"], {}, Screen())
+
+    assert asked == [AVX2]
 
 
 @pytest.mark.parametrize("folder", ["x" * 300, "/" + "x" * 300])

@@ -183,7 +183,7 @@ def _recorded_kernels(arguments: list[str], flags: Mapping[str, Value]) -> str |
     except OSError:  # a folder that may not be looked into
         return None
     claims = [claim for path in files if (claim := _claim(path)) is not None]
-    return max(claims)[1] if claims else None
+    return max(claims, key=lambda claim: claim[0])[1] if claims else None  # a tie: `_last`'s
 
 
 def _claim(path: Path) -> tuple[int, str] | None:
