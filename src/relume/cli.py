@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relume import __version__
-from relume.errors import TEMPORARY_FAILURE, RelumeError, TrainingError, Unavailable, UsageError
+from relume.errors import (
+    INTERRUPTED,
+    TEMPORARY_FAILURE,
+    RelumeError,
+    TrainingError,
+    Unavailable,
+    UsageError,
+)
 from relume.screen import Screen
 
 USER_ERROR = 2
 TRAINING_ERROR = 1
-INTERRUPTED = 130
-"""As a shell reports a program that SIGINT ended."""
 
 Value = str | int | float | bool
 Kind = type[str] | type[int] | type[float] | type[bool]

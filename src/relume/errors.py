@@ -26,6 +26,8 @@ RelumeError
 
 TEMPORARY_FAILURE = 75
 """Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
+INTERRUPTED = 130
+"""Exit status of what SIGINT ended at once, as a shell reports it."""
 
 
 class RelumeError(Exception):

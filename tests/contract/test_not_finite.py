@@ -266,6 +266,23 @@ def test_a_rate_that_was_too_high_is_lowered_after_a_rewind(
     assert ours == theirs
 
 
+def test_a_milestone_that_keepstate_made_plain_is_no_place_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(
+        tmp_path / "run",
+        CFG.replace("steps=7,10", "steps=5,6").replace("scales=.5,.1", "scales=1e30,1"),
+    )
+    data = folder / "obj.data"
+    data.write_text(data.read_text() + "saveweights = 1\nkeepstate = 1\n")
+    monkeypatch.chdir(folder)
+
+    ended = relume(*TRAIN)
+
+    assert ended.status == 1
+    assert ended.error.endswith(" and begin anew after `relume reset DATA CFG`")
+
+
 def test_a_number_that_went_wrong_once_is_told_from_one_that_always_does(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,11 +156,7 @@ def _start(arguments: list[str], flags: Mapping[str, Value], spec: RunSpec, fold
         weights=arguments[2] if len(arguments) > 2 else None, clear=bool(flags.get("-clear"))
     )
     given = read_given(in_folder(spec, folder / STRAIGHT), start, None, lambda text: None)
-    if given.state is not None:
-        return given.state.iteration
-    if given.plain is None or given.plain.end != "whole" or start.clear:
-        return 0
-    return given.plain.header.seen // spec.recipe.cfg.net.batch
+    return given.iterations(spec.recipe.cfg.net.batch)
 
 
 def _handed_on(arguments: list[str], flags: Mapping[str, Value]) -> tuple[str, ...]:

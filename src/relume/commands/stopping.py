@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from relume.errors import UsageError
+from relume.errors import INTERRUPTED, UsageError
 from relume.screen import Screen
 from relume.train.loop import Stop
 
-INTERRUPTED = 130
-"""Exit status after a second SIGINT, as a shell reports it."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
 """Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
 

@@ -13,6 +13,7 @@ from relume.errors import TrainerEnded
 from relume.proof.inputs import INTERRUPTED, STRAIGHT, Plan, write_data_file
 from relume.proof.moments import Moment, Timeline
 from relume.proof.trainer import Trainer
+from relume.spec import AUTO
 
 Show = Callable[[int, str], None]
 """Takes the iterations done and what is going on."""
@@ -71,7 +72,7 @@ def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeli
         TrainerEnded: it did not get to its end.
     """
     own = plan.spec.operation.savelast
-    write_data_file(plan, run, "auto" if own is None else str(own))
+    write_data_file(plan, run, AUTO if own is None else str(own))
     ends_s: list[float] = []
     with _started(command, plan, run) as trainer:
         for _ in trainer.lines():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch, load_mini_batch
+from relume.formats.sections import Cfg
 from relume.model.layers import Convolutional
 from relume.model.loss import HeadLoss
 from relume.model.network import Network
@@ -113,7 +114,7 @@ def _examined(network: Network, mini_batch: MiniBatch) -> tuple[list[HeadLoss], 
     with _watched(network, watch):
         raws, heads = forward(network, mini_batch)
         network.take_statistics()
-        for index, head in zip(_heads(network), heads, strict=True):
+        for index, head in zip(head_layers(network.cfg), heads, strict=True):
             watch.look(index, "the loss", head.delta.square(), of_pictures=True)
             for part in (head.box, head.objectness, head.classification):
                 watch.look(index, "the loss", part.reshape(1))
@@ -222,7 +223,9 @@ def _cause_in_the_sums(
         sums = losses.sum(axis=0, dtype=np.float32)
         wrong = np.flatnonzero(~np.isfinite(sums.sum(axis=1, dtype=np.float32)))
     if wrong.size:
-        return Cause(_heads(network)[int(wrong[0])], "the sum over the subdivisions of the losses")
+        return Cause(
+            head_layers(network.cfg)[int(wrong[0])], "the sum over the subdivisions of the losses"
+        )
     for parameter, gradient in zip(network.trained_parameters(), partial.tree.total(), strict=True):
         if not _is_finite(gradient):
             kind = parameter.name.partition(".")[2]
@@ -232,9 +235,8 @@ def _cause_in_the_sums(
     return None
 
 
-def _heads(network: Network) -> list[int]:
-    """Return the layers that are heads."""
-    cfg = network.cfg
+def head_layers(cfg: Cfg) -> list[int]:
+    """Return the numbers of the layers that are heads."""
     return [index for index, section in enumerate(cfg.layers) if section in cfg.heads]
 
 

@@ -6,6 +6,7 @@ it as Darknet writes labels, and report.json.
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import cv2
 import torch
 
 from relume.checkpoint import storage
-from relume.checkpoint.folder import iteration_in_name, run_files
+from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch
 from relume.data.image import Pixels
 from relume.errors import NotFinite, RelumeError
 from relume.spec import RunSpec
 from relume.train.batches import source_of
-from relume.train.diagnosis import PARAMETERS, Cause, Diagnosis, diagnose
+from relume.train.diagnosis import PARAMETERS, Cause, Diagnosis, diagnose, head_layers
 
 MOST_TOLD = 3
 """Pictures that one message names; report.json names all."""
@@ -60,12 +61,21 @@ def _remedy(spec: RunSpec, state: TrainState, diagnosis: Diagnosis, error: NotFi
     earlier = [
         path
         for path in run_files(operation.backup, operation.name)
-        if path.suffix == ".weights" and 0 < iteration_in_name(path) < state.iteration
+        if path.suffix == ".weights"
+        and 0 < iteration_in_name(path) < state.iteration
+        and _holds_state(path)
     ]
     if not earlier:
         return f"{error.remedy} and begin anew after `relume reset DATA CFG`"
-    newest = max(earlier, key=iteration_in_name)
+    newest = shlex.quote(str(max(earlier, key=iteration_in_name)))
     return f"`relume rewind {newest}`, {error.remedy} and give the command with -allow-change"
+
+
+def _holds_state(path: Path) -> bool:
+    try:
+        return claimed_position(path) is not None
+    except (RelumeError, OSError):
+        return False
 
 
 def _told(spec: RunSpec, diagnosis: Diagnosis) -> str:
@@ -148,7 +158,6 @@ def _labels(mini_batch: MiniBatch, row: int) -> bytes:
 
 def _report(spec: RunSpec, diagnosis: Diagnosis, error: NotFinite) -> dict[str, Any]:
     cfg, cause = spec.recipe.cfg, diagnosis.cause
-    heads = [index for index, section in enumerate(cfg.layers) if section in cfg.heads]
     first = None
     if cause is not None:
         first = {
@@ -173,7 +182,7 @@ def _report(spec: RunSpec, diagnosis: Diagnosis, error: NotFinite) -> dict[str, 
             {
                 "heads": [
                     {"layer": layer, **dict(zip(_PARTS, map(_number, head), strict=True))}
-                    for layer, head in zip(heads, losses.tolist(), strict=True)
+                    for layer, head in zip(head_layers(cfg), losses.tolist(), strict=True)
                 ],
                 "pictures": entries,
             }

@@ -44,6 +44,15 @@ class Given:
     identity: str | None = None
     """What the recipe keeps of it; None: that of the run in the backup folder, if any."""
 
+    def iterations(self, batch: int) -> int:
+        """Return how many iterations, of `batch` images, it has behind it."""
+        if self.state is not None:
+            return self.state.iteration
+        cleared = (self.identity or "").startswith(CLEAR)
+        if self.plain is None or self.plain.end != "whole" or cleared:
+            return 0
+        return self.plain.header.seen // batch
+
 
 def read_given(spec: RunSpec, flags: StartFlags, found: Found | None, say: Say) -> Given:
     """Read WEIGHTS.

@@ -38,7 +38,7 @@ from relume.errors import (
 from relume.model.network import Network
 from relume.spec import RunSpec
 from relume.train.capture import PICTURES, empty_groups, weights_of
-from relume.train.given_weights import CLEAR, RANDOM, Given, Say, StartFlags, read_given
+from relume.train.given_weights import RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
 
 __all__ = ["StartFlags", "starting_state"]
@@ -211,12 +211,10 @@ def _fresh(spec: RunSpec, given: Given, environment: dict[str, str], say: Say) -
     network = Network(cfg, spec.recipe.seed)
     optimizer = build_optimizer(network.trained_parameters(), cfg.net)
     weights = dict(weights_of(network))
-    iteration = 0
+    iteration = given.iterations(cfg.net.batch)
     if given.plain is not None:
         weights.update(given.plain.arrays)
         whole = given.plain.end == "whole"
-        if whole and not (given.identity or "").startswith(CLEAR):
-            iteration = given.plain.header.seen // cfg.net.batch
         filled = "all layers" if whole else f"layers 0 to {given.plain.layers_filled - 1}"
         say(f"{given.path}: fills {filled} of {len(cfg.layers)}")
     if iteration:
