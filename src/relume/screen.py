@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -207,12 +206,9 @@ def _print(text: str) -> None:
 def _print_aside(text: str) -> None:
     """Print on standard error; nothing depends on its being read."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)  # whole, whichever thread speaks
     except OSError:
         _silence(sys.stderr)
-    except RuntimeError:  # a signal came in the middle of another line: past Python's buffer
-        with suppress(OSError):
-            os.write(sys.stderr.fileno(), f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _stop_drawing(bar: Progress) -> None:

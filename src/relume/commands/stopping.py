@@ -5,6 +5,8 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
 from types import FrameType
 
 from relume.errors import INTERRUPTED, UsageError
@@ -13,6 +15,9 @@ from relume.train.loop import Stop
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
 """Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
+LEFT = "left at once; the same command goes on from the last checkpoint"
+LONGEST_FAREWELL_S = 1.0
+"""Seconds to wait, at the end, for a screen that takes no line."""
 
 
 def max_time_s(flags: Mapping[str, str | int | float | bool]) -> float | None:
@@ -40,20 +45,35 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
     """
     stop = Stop()
     received: list[int] = []
+    texts: SimpleQueue[str | None] = SimpleQueue()
+
+    def say() -> None:
+        # In a thread of its own: the code that a signal interrupts may hold the screen.
+        while (text := texts.get()) is not None:
+            if text == LEFT:
+                screen.close()
+            screen.warn(text)
+
+    def end_saying() -> None:
+        texts.put(None)
+        announcer.join(LONGEST_FAREWELL_S)
 
     def request(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if received.count(signal.SIGINT) > 1:
-            screen.close()
-            screen.warn("left at once; the same command goes on from the last checkpoint")
+            texts.put(LEFT)
+            end_saying()
             os._exit(INTERRUPTED)
         stop.requested = True
-        screen.warn(f"{signal.Signals(number).name}: saves after this subdivision, then stops")
+        texts.put(f"{signal.Signals(number).name}: saves after this subdivision, then stops")
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    announcer = Thread(target=say, name="relume-signals", daemon=True)
+    announcer.start()
     before = [signal.signal(number, request) for number in numbers]
     try:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        end_saying()
