@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.state import Array
@@ -281,6 +282,30 @@ def test_a_milestone_that_keepstate_made_plain_is_no_place_to_go_back_to(
 
     assert ended.status == 1
     assert ended.error.endswith(" and begin anew after `relume reset DATA CFG`")
+
+
+def test_a_batch_that_cannot_be_saved_is_said_beside_what_was_found(
+    damaged: Callable[..., Path],
+) -> None:
+    folder = damaged(set_to("0.weights", np.nan))
+    (folder / "backup" / "net.notfinite").write_bytes(b"in the way")
+
+    text = failed(folder)
+
+    assert "; first: the weights of layer 0 " in text
+    assert f"; the batch could not be saved ({folder}/backup/net.notfinite" in text
+
+
+def test_too_little_memory_to_look_again_hides_nothing(
+    damaged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*args: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    folder = damaged(set_to("0.weights", np.nan))
+    monkeypatch.setattr("relume.train.evidence.diagnose", no_memory)
+
+    assert "; it could not be computed again (no memory); lower learning_rate" in failed(folder)
 
 
 def test_a_number_that_went_wrong_once_is_told_from_one_that_always_does(

@@ -18,7 +18,7 @@ from relume.checkpoint.folder import claimed_position, iteration_in_name, run_fi
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch
 from relume.data.image import Pixels
-from relume.errors import NotFinite, RelumeError
+from relume.errors import NotFinite, RelumeError, StorageError
 from relume.spec import RunSpec
 from relume.train.batches import source_of
 from relume.train.diagnosis import PARAMETERS, Cause, Diagnosis, diagnose, head_layers
@@ -43,11 +43,15 @@ def with_evidence(
     folder = operation.backup / f"{operation.name}.notfinite" / iteration
     try:
         diagnosis = diagnose(spec, state, device)
-        _write(folder, spec, diagnosis, error)
-    except RelumeError as trouble:
-        found = f"{error.found}; the batch could not be saved ({trouble})"
+    except (RelumeError, RuntimeError) as trouble:  # PyTorch's: no memory for a second network
+        found = f"{error.found}; it could not be computed again ({trouble})"
         return NotFinite(error.place, found, "", error.remedy)
-    found = f"{error.found}; first: {_told(spec, diagnosis)}; the batch is in {folder}"
+    kept = f"the batch is in {folder}"
+    try:
+        _write(folder, spec, diagnosis, error)
+    except StorageError as trouble:
+        kept = f"the batch could not be saved ({trouble})"
+    found = f"{error.found}; first: {_told(spec, diagnosis)}; {kept}"
     return NotFinite(error.place, found, "", _remedy(spec, state, diagnosis, error))
 
 
