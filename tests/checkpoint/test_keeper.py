@@ -23,6 +23,7 @@ from relume.checkpoint.hands import Hands
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
+from relume.errors import CheckpointError, StorageError
 from tests.checkpoint.faults import strike
 from tests.checkpoint.states import tiny_state, with_seen
 
@@ -579,3 +580,81 @@ def test_a_state_inside_an_iteration_is_newer_than_the_one_at_its_beginning(
     assert found is not None
     assert (found.path.name, found.state.subdivision) == ("net.backup", 1)
     assert claimed_position(tmp_path / "net.backup") == (3, 1)
+
+
+def test_nothing_is_saved_on_another_disk_that_has_taken_the_folders_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a drive is unmounted and the empty mount point lies bare."""
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, saveweights=2, warn=said.append)
+    offer_all(keeper, STATES[1:2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "_home", replace(keeper._home, device=-1))
+        offer_all(keeper, STATES[2:4])
+        assert held(tmp_path) == {"net_last.weights": 1}
+        with pytest.raises(StorageError, match="is on another disk than when this run began"):
+            keeper.stop(STATES[3])
+    offer_all(keeper, STATES[4:5])
+
+    expected = {"net_2.weights": 2, "net_4.weights": 4, "net_4.backup": 4, "net_last.weights": 4}
+    assert held(tmp_path) == {**expected, "net.backup": 1}
+    assert len(said) == 2
+
+
+def test_a_disk_that_came_back_under_another_number_is_known_by_the_runs_lock(
+    tmp_path: Path,
+) -> None:
+    with storage.locked(tmp_path, "net"):
+        replace(storage.home(tmp_path, "net"), device=-1).check()
+    (tmp_path / "net.lock").write_text("process 1\n")
+    with pytest.raises(StorageError, match="mount it again"):
+        replace(storage.home(tmp_path, "net"), device=-1).check()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for look in (run_files, other_run, remove_temporaries, newest_good):
+        with pytest.raises(CheckpointError, match=r"cannot be looked into \(Permission denied\)"):
+            look(tmp_path, "net")
+
+
+def test_a_last_of_zeros_is_damaged_not_foreign(tmp_path: Path) -> None:
+    write(tmp_path, {"net_last.weights": bytes(len(PACKED[3]))})
+
+    found, rejected = newest_good(tmp_path, "net")
+
+    assert found is None
+    assert "begins with zeros" in rejected[0].reason
+
+
+def test_of_an_iteration_that_has_begun_the_older_generation_is_the_state_before_it(
+    tmp_path: Path,
+) -> None:
+    def inside(done: int) -> TrainState:
+        partial = {"subdivisions": np.array([done], np.uint32)}
+        return replace(STATES[3], groups={**STATES[3].groups, "partial": partial})
+
+    keeper = keeper_in(tmp_path)
+    offer_all(keeper, STATES[2:4])
+    for done in (1, 2):
+        keeper.stop(inside(done))
+        assert (tmp_path / "net_last.weights").read_bytes() == container.pack(inside(done))
+        assert (tmp_path / "net.backup").read_bytes() == PACKED[3]
+
+
+def test_a_save_that_ends_within_an_iteration_disturbed_it_all_the_same(tmp_path: Path) -> None:
+    now = 0.0
+    keeper = Keeper(tmp_path, "net", None, 1000, pytest.fail, clock=lambda: now)
+    offer_all(keeper, STATES[1:2])  # saved, and over before the next one is offered
+    for state in STATES[2:4]:
+        now += 1e-6  # far too soon for another save
+        offer_all(keeper, [state])
+
+    assert len(keeper._pace._disturbed_s) == len(keeper._pace._undisturbed_s) == 1

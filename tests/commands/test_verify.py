@@ -41,8 +41,8 @@ CONDITIONS: dict[str, Callable[[int], bytes]] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run of six iterations with milestones at every second, the current one."""
     monkeypatch.chdir(tmp_path)
-    keeper = Keeper(Path("backup"), "net", 1, 2, pytest.fail)
     Path("backup").mkdir()
+    keeper = Keeper(Path("backup"), "net", 1, 2, pytest.fail)
     for state in STATES[1:]:
         keeper.offer(state)
     keeper.finish(STATES[-1])

@@ -61,7 +61,12 @@ def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
 ) -> None:
     """Each stop falls between the two subdivisions of an iteration: the loader says when."""
     folder = copied_run(straight, tmp_path / "stopped")
-    for number, position in ((signal.SIGTERM, 2), (signal.SIGINT, 6), (signal.SIGUSR1, 2)):
+    for number, position in (
+        (signal.SIGTERM, 2),
+        (signal.SIGINT, 6),
+        (signal.SIGUSR1, 2),
+        (signal.SIGHUP, 10),
+    ):
         with held_up(folder, position) as (picture, content):
             process = Relume(folder, *TRAIN[:-1], "0")
             with picture.open("wb") as file:  # opens when the other side does

@@ -11,7 +11,7 @@ import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.state import RECORD, TrainState
-from relume.errors import OtherEnvironment
+from relume.errors import NotFinite, OtherEnvironment, UsageError
 from relume.train.environment import declare
 from relume.train.loop import Stop
 from relume.train.replay import Wishes, compared, in_this_environment
@@ -210,3 +210,28 @@ def test_portable_is_no_empty_word_in_a_process_with_other_kernels(fresh: Path) 
     assert ended.status == 2
     assert "-portable: the libraries of this process were loaded for other kernels" in ended.error
     assert promised_files(fresh) == {}
+
+
+def test_a_replay_that_max_time_cuts_off_is_an_error_and_no_endless_loop(run: Path) -> None:
+    change_checkpoints(run, elsewhere)
+    stop = Stop()
+    stop.ends_at_s = 0.0  # long ago
+
+    with pytest.raises(UsageError, match="-max_time: is over, and the comparison has come to"):
+        settle(run, stop=stop)
+
+
+def test_numbers_that_are_not_finite_here_are_other_bits(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_checkpoints(run, elsewhere)
+
+    def not_finite(*_: object) -> None:
+        raise NotFinite("iteration 4", "the loss is nan")
+
+    monkeypatch.setattr("relume.train.loop.update", not_finite)
+    state, said = settle(run)
+
+    assert state is not None
+    assert [mark.kind for mark in state.history.marks] == ["environment"]
+    assert f"(iteration {CUT} gave other bits here)" in said[-1]

@@ -274,9 +274,11 @@ def test_a_damaged_last_is_moved_aside_and_never_replaces_the_good_generation(
     assert promised_files(run) == promised_files(finished)
 
 
-def test_where_no_checkpoint_is_good_nothing_is_touched(run: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_where_no_checkpoint_is_good_nothing_is_touched(run: Path, damage: str) -> None:
     for path in run_files(run / "backup", "net"):
-        path.write_bytes(path.read_bytes()[:-1])
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] if damage == "cut" else bytes(len(data)))
 
     text = refused(run)
 

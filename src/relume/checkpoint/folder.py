@@ -35,9 +35,26 @@ class Rejected:
 
 def run_files(folder: Path, name: str) -> list[Path]:
     """Return all weights files of the run `name` in `folder`, sorted by name."""
-    if not folder.is_dir():
+    return [path for path in listed(folder) if _pattern(name).fullmatch(path.name)]
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted by name; nothing if there is none.
+
+    Raises:
+        CheckpointError: it cannot be looked into.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in folder.iterdir() if _pattern(name).fullmatch(path.name))
+    except OSError as error:
+        raise CheckpointError(
+            folder,
+            f"cannot be looked into ({error.strerror})",
+            "a folder that can be read",
+            "give yourself the right to, or choose another backup= in the data file",
+        ) from error
 
 
 def remove_temporaries(folder: Path, name: str) -> None:
@@ -49,11 +66,12 @@ def remove_temporaries(folder: Path, name: str) -> None:
 def temporaries(folder: Path, name: str) -> list[Path]:
     """Return the files that interrupted writes of this run left behind, sorted by name."""
     others = {f"{name}.journal.jsonl", f"chart_{name}.png", "chart.png"}
-    return sorted(
+    return [
         path
-        for path in folder.glob(f"*{storage.TEMPORARY}")
-        if path.stem in others or _pattern(name).fullmatch(path.stem)
-    )
+        for path in listed(folder)
+        if path.suffix == storage.TEMPORARY
+        and (path.stem in others or _pattern(name).fullmatch(path.stem))
+    ]
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -155,7 +173,7 @@ def run_of(path: Path) -> str | None:
 
 def run_names(folder: Path) -> list[str]:
     """Return the names of the runs that have a file in `folder` called like a checkpoint."""
-    return sorted({name for path in folder.iterdir() if (name := run_of(path))})
+    return sorted({name for path in listed(folder) if (name := run_of(path))})
 
 
 def other_run(folder: Path, name: str) -> str | None:
@@ -164,7 +182,7 @@ def other_run(folder: Path, name: str) -> str | None:
     `yolo_100.backup` is the newest milestone of `yolo`, and the generation before the last
     of `yolo_100`.
     """
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in listed(folder):
         match = re.fullmatch(r"(.+?)(_last\.weights|\.journal\.jsonl)", path.name)
         if match and re.fullmatch(r"_\d+", match[1].removeprefix(name)):
             return match[1]

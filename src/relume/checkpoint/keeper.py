@@ -51,12 +51,17 @@ class Keeper:
     """Memory for a copy; None while a save under way uses it."""
     _due_milestones: dict[int, Parts] = field(init=False, default_factory=dict)
     """Milestones that the disk has not taken yet."""
+    _home: storage.Home = field(init=False)
     _failing: bool = field(init=False, default=False)
+    _has_just_saved: bool = field(init=False, default=False)
     _durable: tuple[int, float] | None = field(init=False, default=None)
     """Iteration of the newest durable state, and when training left it."""
     _pace: Pace = field(init=False, default_factory=Pace)
     _save_from: float = field(init=False, default=0.0)
     """Time from which the next save is due, where savelast leaves that to its cost."""
+
+    def __post_init__(self) -> None:
+        self._home = storage.home(self.folder, self.name)
 
     def offer(self, state: TrainState) -> None:
         """Save what is due at this state, in the background; the state is copied first.
@@ -66,7 +71,9 @@ class Keeper:
         If the disk refuses, that is said and training goes on.
         """
         began = self.clock()
-        self._pace.note(began, saving=self._is_saving())
+        # A save handed over at the last iteration's end stood beside this one, if only in part.
+        self._pace.note(began, saving=self._has_just_saved or self._is_saving())
+        self._has_just_saved = False
         milestone = state.iteration % self.saveweights == 0
         if not (milestone or self._is_due(state.iteration)):
             return
@@ -74,6 +81,7 @@ class Keeper:
         staging, self._spare = self._spare or Staging(), None
         copied = staging.copy(state)
         stall_s = self.clock() - began
+        self._has_just_saved = True
         self._under_way.append(
             self._writer.start(self._save, copied, staging, milestone, began, stall_s)
         )
@@ -101,6 +109,7 @@ class Keeper:
         if milestone:
             self._due_milestones[state.iteration] = container.packed_parts(state)
         try:
+            self._home.check()
             self._save_due_milestones()
             parts = container.packed_stream(state, self._hands)
             size_bytes = storage.write_stream_durably(
@@ -154,12 +163,17 @@ class Keeper:
             self._durable = (0, self.clock())  # there is nothing yet that could be lost
 
     def _stop(self, state: TrainState, data: Parts) -> None:
+        self._home.check()
         self._save_due_milestones()
         if state.iteration and state.iteration % self.saveweights == 0 and not state.subdivision:
             # One that is there stays: it may be that of the course before an allowed change.
             self._save_milestone(state.iteration, data, only_missing=True)
         if self._failing or not _holds_checkpoint(self._last, data):
-            storage.write_durably(self._last, *data, previous=self._before_last)
+            # Of an iteration that has begun only the newest part is kept: what another machine
+            # can compare itself with is the state of an iteration before.
+            same_iteration = self._holds_part_of(state.iteration)
+            previous = None if same_iteration else self._before_last
+            storage.write_durably(self._last, *data, previous=previous)
         self._failing = False
         self._durable = (state.iteration, self.clock())
 
@@ -176,6 +190,14 @@ class Keeper:
         for path, contents in ((self._before_last, data), (final, container.darknet_parts(state))):
             if not _holds(path, contents):
                 storage.write_durably(path, *contents)
+
+    def _holds_part_of(self, iteration: int) -> bool:
+        """Tell whether `_last` stands inside the iteration behind `iteration`."""
+        try:
+            position = claimed_position(self._last)
+        except (RelumeError, OSError):
+            return False
+        return position is not None and position[0] == iteration and position[1] > 0
 
     def _save_milestone(self, iteration: int, data: Parts, only_missing: bool = False) -> None:
         milestone = self.folder / f"{self.name}_{iteration}.weights"

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -294,8 +295,42 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
             held = False
         with suppress(OSError):  # the text only informs; a full disk is met soon enough
             file.truncate(0)
-            file.write(f"process {os.getpid()}\n".encode())
+            file.write(_lock_text())
         yield held
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder as a run found it; a disk that is taken away leaves an empty one in its place."""
+
+    folder: Path
+    name: str
+    """Of the run, whose lock stands in the folder."""
+    device: int
+
+    def check(self) -> None:
+        """Raise StorageError if the folder is on another disk now, where nobody would look."""
+        with _as_storage_error(self.folder):
+            if self.folder.stat().st_dev == self.device or self._holds_our_lock():
+                return
+        raise StorageError(
+            self.folder,
+            "is on another disk than when this run began",
+            "the disk that holds the run",
+            "mount it again",
+        )
+
+    def _holds_our_lock(self) -> bool:
+        try:
+            return (self.folder / f"{self.name}.lock").read_bytes() == _lock_text()
+        except OSError:
+            return False
+
+
+def home(folder: Path, name: str) -> Home:
+    """Return the folder as it is now."""
+    with _as_storage_error(folder):
+        return Home(folder, name, folder.stat().st_dev)
 
 
 def missing_guarantees(folder: Path, name: str, lock_held: bool) -> list[str]:
@@ -320,6 +355,10 @@ def missing_guarantees(folder: Path, name: str, lock_held: bool) -> list[str]:
         if error.errno in NO_LINKS:
             missing.append("has no hard links, so only one generation stands during a save")
     return missing
+
+
+def _lock_text() -> bytes:
+    return f"process {os.getpid()}\n".encode()
 
 
 def _text(file: IO[bytes]) -> str:

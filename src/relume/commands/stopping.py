@@ -13,7 +13,7 @@ from relume.errors import INTERRUPTED, UsageError
 from relume.screen import Screen
 from relume.train.loop import Stop
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
 """Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
 LEFT = "left at once; the same command goes on from the last checkpoint"
 LONGEST_FAREWELL_S = 1.0
@@ -68,6 +68,8 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
         texts.put(f"{signal.Signals(number).name}: saves after this subdivision, then stops")
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup: a terminal that goes away is no reason to stop
     announcer = Thread(target=say, name="relume-signals", daemon=True)
     announcer.start()
     before = [signal.signal(number, request) for number in numbers]

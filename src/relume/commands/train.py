@@ -58,7 +58,7 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
             here = environment.declare(threads, device)
             known = in_this_environment(spec, start, here, _wishes(flags), stop, device, say)
             if known is None:
-                say("stopped; nothing has been changed, and the same command goes on")
+                say("stopped before anything was trained; the same command goes on")
                 return TEMPORARY_FAILURE
             start = known
             say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
@@ -202,11 +202,14 @@ def _log(path: Path) -> Iterator[Note]:
 
     A disk that refuses its lines therefore ends no run.
     """
-    file = storage.AppendFile(path)
+    file: storage.AppendFile | None = None
+    with suppress(StorageError):
+        file = storage.AppendFile(path)
 
     def note(text: str) -> None:
         with suppress(StorageError):
-            file.append(text)
+            if file is not None:
+                file.append(text)
 
     try:
         yield note
@@ -215,7 +218,8 @@ def _log(path: Path) -> Iterator[Note]:
         raise
     finally:
         with suppress(StorageError):
-            file.close()
+            if file is not None:
+                file.close()
 
 
 @contextmanager

@@ -126,6 +126,10 @@ def parse_header(data: Bytes, place: str) -> Header:
     if len(head) < 12:
         raise WeightsError(place, f"has {len(head)} bytes", "the header alone has 20")
     major, minor, revision = struct.unpack_from("<3i", head)
+    if not any(head):
+        raise WeightsError(
+            place, "begins with zeros", "a weights file", "damaged, as a power cut may leave a file"
+        )
     if major > 1000 or minor > 1000:
         found = f"has version {major}.{minor}"
         needed = "above 1000 Darknet means transposed weights, which are not supported"

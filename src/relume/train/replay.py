@@ -17,7 +17,7 @@ import torch
 from relume.checkpoint import container, course
 from relume.checkpoint.folder import Found, candidates
 from relume.checkpoint.state import Mark, TrainState
-from relume.errors import CheckpointError, OtherEnvironment
+from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageError
 from relume.kernels import PORTABLE
 from relume.spec import RunSpec
 from relume.train.environment import differences
@@ -65,6 +65,7 @@ def in_this_environment(
     Raises:
         OtherEnvironment: the bits differ, or may differ, and -exact was given; or -portable
             was, and the run is none.
+        UsageError: -max_time is too short for the replay.
     """
     _check_portable(start, here, wishes)
     found = differences(start.environment, here)
@@ -82,6 +83,7 @@ def in_this_environment(
         say(f"computed elsewhere ({text}); does {first} again, from {older.path}, to compare")
         last, same = compared(spec, older.state, start, stop, device, say)
         if same and last < start.iteration:
+            _check_time(stop, last, start.iteration)
             return None
         if same:
             say(f"exact: {first} gave the same bits here")
@@ -97,6 +99,17 @@ def in_this_environment(
     say(f"not exact from here on: {text} ({reason}); marked in the history")
     history = start.history.marked(Mark(start.iteration, ENVIRONMENT, text))
     return replace(start, history=history, environment=here)
+
+
+def _check_time(stop: Stop, done: int, iterations: int) -> None:
+    """See to it that no loop gives the command again and again for nothing."""
+    if not stop.requested:
+        raise UsageError(
+            "-max_time",
+            f"is over, and the comparison has come to iteration {done} of {iterations}",
+            "time for all of it, since it begins anew at every start",
+            "give more, or leave -max_time out",
+        )
 
 
 def compared(
@@ -121,8 +134,14 @@ def compared(
         false at the first that differs, true at the last or at a stop.
     """
     done, spoke_s = older.iteration, time.monotonic()
-    with closing(iterations(spec, older, stop, device)) as steps:
-        while done < newer.iteration and (step := next(steps, None)) is not None:
+    with closing(iterations(spec, older, stop, device, say)) as steps:
+        while done < newer.iteration:
+            try:
+                step = next(steps, None)
+            except NotFinite:  # the run itself got through this iteration
+                return done + 1, False
+            if step is None:
+                break
             history = step[0].history
             if history.iteration == done:
                 continue  # stopped inside an iteration
