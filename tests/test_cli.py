@@ -144,6 +144,8 @@ def test_a_wrong_command_line_is_one_line_and_status_2(line: str, error: str) ->
         ("detecter train a b", "detector train"),
         ("detector trian a b", "detector train"),
         ("train a b", "detector train"),
+        ("detector verify backup", "verify"),
+        ("detector compare a b", "compare"),
         ("test a b", "detector test"),
         ("comapre a b", "compare"),
         ("inspct f", "inspect"),

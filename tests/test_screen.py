@@ -169,6 +169,22 @@ def test_on_a_terminal_a_bar_tells_loss_rate_speed_and_time_in_one_row(columns: 
     assert all(len(row) <= columns for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [(80, ("rate", "images/s")), (50, ("rate", "images/s", "loss")), (40, ("rate", "unsaved"))],
+)
+def test_on_a_narrow_terminal_the_bar_keeps_the_counter_and_leaves_parts_out(
+    columns: int, missing: tuple[str, ...]
+) -> None:
+    rows = re.split(r"[\r\n]+", _on_a_terminal(_some_iterations, columns).rstrip())
+
+    assert rows[-1].startswith("500000/500200 ")
+    for part in ("avg 7.125", "0:00:00 left"):
+        assert part in rows[-1]
+    assert not any(part in rows[-1] for part in (*missing, "\N{HORIZONTAL ELLIPSIS}"))
+    assert all(len(row) <= columns for row in rows)
+
+
 def test_on_a_terminal_without_cursor_control_the_lines_are_printed() -> None:
     shown = _on_a_terminal(_some_iterations, 80, name="dumb")
 

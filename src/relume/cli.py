@@ -9,6 +9,7 @@ not exist: one of Darknet's that is not supported yet is an error that says so.
 import difflib
 import importlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,8 @@ class Command:
     function: str
     """module:function, imported only when the command runs."""
     flags: Mapping[str, Flag] = field(default_factory=dict)
+    more: str = ""
+    """What -h says behind the flags."""
     before: str = ""
     """module:function called first in a process of its own, before libraries are loaded."""
 
@@ -86,7 +89,7 @@ COMMANDS = (
         "relume detector train data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15",
         "relume.commands.train:train",
         {
-            "-clear": CLEAR,
+            "-clear": Flag(bool, CLEAR.text + "; a run in backup goes on all the same"),
             "-resume": Flag(bool, "go on from the newest good checkpoint, whatever WEIGHTS says"),
             "-allow-change": ALLOW_CHANGE,
             "-exact": Flag(bool, "refuse to go on where the same bits cannot be promised"),
@@ -107,6 +110,11 @@ COMMANDS = (
             "-i": GPU,
             "-nogpu": NOGPU,
         },
+        more="Keys of DATA for saving: savelast = auto, or N iterations; "
+        "savebudget = gigabytes a day at most, with auto (100); saveweights = iterations from one "
+        "milestone to the next; keepstate = K, milestones that a run can go on from (all). Exit "
+        "status 0: finished; 75: stopped, the same command goes on; 2: a mistake in the input; "
+        "1: not finite.",
         before="relume.kernels:recreate",
     ),
     Command(
@@ -328,7 +336,7 @@ def _unknown_command(positional: list[str]) -> UsageError:
         found = "a command of Darknet that relume does not support yet"
         return UsageError(place, found, _one_of(c.words for c in COMMANDS))
     known = {c.words.split()[-1]: c.words for c in COMMANDS} | {c.words: c.words for c in COMMANDS}
-    for text in (" ".join(positional[:2]), positional[0]):
+    for text in (words[-1] if words[-1] in known else " ".join(positional[:2]), positional[0]):
         if near := difflib.get_close_matches(text, known, n=1):
             needed = f"did you mean 'relume {known[near[0]]}'?"
             return UsageError(place, "an unknown command", needed, "see relume -h")
@@ -345,7 +353,9 @@ def _function(path: str) -> Callable[[list[str], Values, Screen], Any]:
 
 def overview() -> str:
     """Return what `relume -h` shows."""
-    rows = [f"  relume {c.words} {' '.join(c.arguments)}\n      {c.text}" for c in COMMANDS]
+    rows = [
+        f"  relume {c.words} {' '.join(c.arguments)}\n{_wrapped(c.text, ' ' * 6)}" for c in COMMANDS
+    ]
     return "\n".join(
         [
             "relume: a Darknet-compatible YOLO trainer that can be stopped anywhere and goes on",
@@ -358,11 +368,24 @@ def overview() -> str:
 
 def help_text(command: Command) -> str:
     """Return what `relume COMMAND -h` shows."""
-    parts = [f"relume {command.words} {' '.join(command.arguments)}", "", command.text, ""]
+    parts = [
+        f"relume {command.words} {' '.join(command.arguments)}",
+        "",
+        _wrapped(command.text),
+        "",
+    ]
+    names = {name: f"{name} {flag.value}".strip() for name, flag in command.flags.items()}
+    width = max(map(len, names.values()), default=0)
     for name, flag in command.flags.items():
-        parts.append(f"  {f'{name} {flag.value}'.strip():<16} {flag.text}")
+        parts.append(_wrapped(flag.text, f"  {names[name]:<{width}}  "))
     parts += [""] if command.flags else []
+    parts += [_wrapped(command.more), ""] if command.more else []
     return "\n".join([*parts, "Example:", f"  {command.example}"])
+
+
+def _wrapped(text: str, before: str = "") -> str:
+    lines = textwrap.wrap(text, 80 - len(before), break_on_hyphens=False)
+    return before + f"\n{' ' * len(before)}".join(lines)
 
 
 def _see(command: Command) -> str:

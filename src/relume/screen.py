@@ -12,7 +12,7 @@ from collections import deque
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -79,7 +79,7 @@ class TrainingProgress:
         self._times: deque[tuple[float, int]] = deque([(time.monotonic(), done)], RECENT + 1)
         self._progress = _bar(transient=False)
         if self._progress is not None:
-            self._task = self._progress.add_task("", completed=done, total=total, fields="")
+            self._task = self._progress.add_task("", completed=done, total=total, parts={})
             self._progress.start()
 
     def iteration(
@@ -112,12 +112,15 @@ class TrainingProgress:
         if self._progress is None:
             _print(line)
         else:
-            fields = (
-                f"loss {loss:.4g} avg {average_loss:.4g} rate {rate:.3g} "
-                f"{batch / per_iteration:.3g} images/s {_duration(left_s)} left "
-                f"unsaved {unsaved[0]} ({_duration(unsaved[1])})"
-            )
-            self._progress.update(self._task, completed=iteration, fields=fields)
+            parts = {
+                "loss": f"loss {loss:.4g}",
+                "avg": f"avg {average_loss:.4g}",
+                "rate": f"rate {rate:.3g}",
+                "speed": f"{batch / per_iteration:.3g} images/s",
+                "left": f"{_duration(left_s)} left",
+                "unsaved": f"unsaved {unsaved[0]} ({_duration(unsaved[1])})",
+            }
+            self._progress.update(self._task, completed=iteration, parts=parts)
         return line
 
     def close(self) -> None:
@@ -135,7 +138,7 @@ class StepProgress:
         self._said = ("", -1)
         self._progress = _bar(transient=True)
         if self._progress is not None:
-            self._task = self._progress.add_task("", total=total, fields="")
+            self._task = self._progress.add_task("", total=total, parts={})
             self._progress.start()
 
     def at(self, done: int, text: str) -> None:
@@ -145,7 +148,7 @@ class StepProgress:
             BrokenPipeError, StorageError: as Screen.line.
         """
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, fields=text)
+            self._progress.update(self._task, completed=done, parts={"": text})
         elif self._said != (said := (text, done * 10 // self._total)):
             self._said = said
             _print(f"{text}: {done}/{self._total}")
@@ -166,15 +169,22 @@ def _bar(transient: bool) -> Progress | None:
         # What must not break gets its width first, and the bar what is left.
         TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
-        _Fields(table_column=Column(no_wrap=True)),
+        _Parts(table_column=Column(no_wrap=True)),
         console=console,
         transient=transient,
     )
 
 
-class _Fields(ProgressColumn):
-    def render(self, task: "object") -> Text:
-        return Text(task.fields["fields"])  # type: ignore[attr-defined]
+class _Parts(ProgressColumn):
+    """The parts that fit beside the counter, which would be cut otherwise."""
+
+    def render(self, task: Task) -> Text:
+        room = Console().width - len(f"{task.completed}/{task.total}") - 2
+        parts = dict(task.fields["parts"])
+        for name in ("rate", "speed", "loss", "unsaved"):
+            if len(" ".join(parts.values())) > room:
+                parts.pop(name, None)
+        return Text(" ".join(parts.values()))
 
 
 def _duration(seconds: float) -> str:

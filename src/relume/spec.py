@@ -183,7 +183,7 @@ def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
     standard = 1000 if cfg.net.max_batches < 10000 else 10000
     saveweights = data_file.integer("saveweights", standard)
     auto = data_file.text("savelast", AUTO) == AUTO
-    savelast = None if auto else data_file.integer("savelast", 1)
+    savelast = None if auto else data_file.integer("savelast", 1, f", or {AUTO}")
     keepstate = data_file.integer("keepstate", 1) if "keepstate" in data_file.values else None
     for key, value, unit in (
         ("saveweights", saveweights, "iterations"),
@@ -192,7 +192,8 @@ def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
     ):
         if value is not None and value < 1:
             place = f"{data_file.path}:{data_file.lines[key]}"
-            raise DataFileError(place, f"{key}={value}", f"a number of {unit}, 1 or more")
+            more = f", or {AUTO}" if key == "savelast" else ""
+            raise DataFileError(place, f"{key}={value}", f"a number of {unit}, 1 or more{more}")
     workers = 2 if flags.workers is None else flags.workers
     if workers < 0:
         raise UsageError("-workers", f"{workers}", "0 or more")

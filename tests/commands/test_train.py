@@ -307,8 +307,10 @@ def test_a_time_limit_counts_from_the_beginning_of_the_command(run: Path) -> Non
     assert ended.status == 75
     assert ended.out == ""
     assert ended.err.splitlines()[-1] == (
-        "relume: -max_time is over; stopped at iteration 0; the same command goes on from there"
+        "relume: the time of -max_time is over before a subdivision was done; "
+        "stopped at iteration 0; the same command begins again: nothing is saved yet"
     )
+    assert not list(Path("backup").glob("*.weights"))
     assert train("-max_time", "1000:00:00").status == 0
 
 

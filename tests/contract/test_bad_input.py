@@ -113,6 +113,14 @@ INPUTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: replace_in("obj.data", "names =", "nmaes ="),
         r"obj\.data:\d: there is no key 'nmaes'; did you mean 'names'\?",
     ),
+    "a savelast that is no number": (
+        lambda: replace_in("obj.data", "names =", "savelast = often\nnames ="),
+        r"obj\.data:\d: savelast = often; savelast needs an integer, or auto",
+    ),
+    "a savelast of nothing": (
+        lambda: replace_in("obj.data", "names =", "savelast = 0\nnames ="),
+        r"obj\.data:\d: savelast=0; a number of iterations, 1 or more, or auto",
+    ),
     "an unknown key of the cfg": (
         lambda: replace_in("net.cfg", "momentum=", "momentun="),
         r"net\.cfg:7: .*'?momentun'?.*'?momentum'?.*",

@@ -133,6 +133,7 @@ def test_a_value_that_is_no_integer_is_refused(written: str) -> None:
             " 14 = 2 masks * (2 classes + 5)",
         ),
         ("batch=4", "bacth=4", "x.cfg:2: [net] has no key 'bacth'; did you mean 'batch'?"),
+        ("batch=4", "savelast=4", "x.cfg:2: [net] has no key 'savelast'; it is a key of the data"),
         ("[yolo]", "[yollo]", "[yollo] is no section of Darknet; did you mean 'yolo'?"),
         ("[yolo]", "[region]", "[region] is not supported yet"),
         ("[yolo]", "[yolo", "'[yolo' is no section"),

@@ -126,6 +126,7 @@ def test_the_revision_of_a_checkpoint_reads_relm() -> None:
         (WHOLE[:19], "has 19 bytes; the header alone has 20"),
         (b"\n<!DOCTYPE html><html>", "is a web page, not weights; download it again"),
         (b"PK\x03\x04" + bytes(50), "a ZIP archive"),
+        (b"classes = 3\ntrain = train.txt\n", "is a text file; a Darknet weights file"),
         (b"\x80\x02}q\x00" + bytes(50), "a pickle"),
         (b"version https://git-lfs.github.com/spec/v1", "run git lfs pull"),
         (struct.pack("<3iQ", 0, -2, 5, 0), "has version 0.-2"),

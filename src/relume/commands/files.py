@@ -208,7 +208,8 @@ def _difference(one: _File, other: _File, cfg: Cfg | None) -> str:
 def _difference_of_states(one: TrainState, other: TrainState) -> str:
     tensor = first_difference(one, other)
     if tensor is not None:
-        return tensor
+        places = "" if one.place == other.place else f" ({one.place}, {other.place})"
+        return tensor + places
     for field in fields(one.progress):
         values = [getattr(state.progress, field.name) for state in (one, other)]
         if values[0] != values[1]:

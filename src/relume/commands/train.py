@@ -152,8 +152,12 @@ def _run(
         if end.iteration > start.iteration:
             say(f"finished: {folder / f'{name}_final.weights'}")
         return 0
-    over = "" if stop.requested else "-max_time is over; "
-    say(f"{over}stopped at {end.place}; the same command goes on from there")
+    idle = end.progress.seen == start.progress.seen
+    too_short = "the time of -max_time is over" + " before a subdivision was done" * idle + "; "
+    over = "" if stop.requested else too_short
+    begun = end.iteration > 0 or end.subdivision > 0
+    goes_on = "goes on from there" if begun else "begins again: nothing is saved yet"
+    say(f"{over}stopped at {end.place}; the same command {goes_on}")
     return TEMPORARY_FAILURE
 
 

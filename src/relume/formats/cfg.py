@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relume.errors import CfgError
+from relume.formats.data_files import KEYS as DATA_FILE_KEYS
 from relume.formats.keys import (
     ALIASES,
     OTHER_SECTIONS,
@@ -122,6 +123,8 @@ def _check_section(section: Section, path: str, purpose: Purpose) -> None:
         place = f"{path}:{option.line}"
         if option.key not in known:
             found = f"[{section.kind}] has no key '{excerpt(option.key)}'"
+            if kind == "net" and option.key in DATA_FILE_KEYS:
+                raise CfgError(place, found, "it is a key of the data file: move the line there")
             raise CfgError(place, found, _nearest(option.key, known))
         neutral = unsupported.get(option.key)
         if option.key in unsupported and not is_neutral(option.value, neutral):

@@ -60,8 +60,8 @@ class DataFile:
             raise DataFileError(self.path, f"key '{key}' is missing", f"add '{key} = ...'")
         return value
 
-    def integer(self, key: str, default: int) -> int:
-        """Return the value of `key` as an integer.
+    def integer(self, key: str, default: int, otherwise: str = "") -> int:
+        """Return the value of `key` as an integer; `otherwise` tells what else it may be.
 
         Raises:
             DataFileError: the value is none.
@@ -72,7 +72,7 @@ class DataFile:
             return integer()(self.values[key])
         except ValueError as error:
             place, found = f"{self.path}:{self.lines[key]}", f"{key} = {excerpt(self.values[key])}"
-            raise DataFileError(place, found, f"{key} needs {error}") from None
+            raise DataFileError(place, found, f"{key} needs {error}{otherwise}") from None
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def parse_header(data: Bytes, place: str) -> Header:
     for beginning, found, remedy in _NOT_WEIGHTS:
         if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(beginning):
             raise WeightsError(place, f"is {found}", remedy)
+    if head and not head.translate(None, bytes(range(32, 127)) + b"\t\r\n"):
+        raise WeightsError(place, "is a text file", "a Darknet weights file")
     if len(head) < 12:
         raise WeightsError(place, f"has {len(head)} bytes", "the header alone has 20")
     major, minor, revision = struct.unpack_from("<3i", head)
