@@ -152,13 +152,17 @@ def _run(
         if end.iteration > start.iteration:
             say(f"finished: {folder / f'{name}_final.weights'}")
         return 0
-    idle = end.progress.seen == start.progress.seen
-    too_short = "the time of -max_time is over" + " before a subdivision was done" * idle + "; "
-    over = "" if stop.requested else too_short
+    say(_farewell(end, end.progress.seen == start.progress.seen, stop.requested))
+    return TEMPORARY_FAILURE
+
+
+def _farewell(end: TrainState, idle: bool, asked: bool) -> str:
+    """Say where a run was stopped: by a signal that asked for it, or by -max_time."""
+    too_short = " before a subdivision was done" * idle
+    over = "" if asked else f"the time of -max_time is over{too_short}; "
     begun = end.iteration > 0 or end.subdivision > 0
     goes_on = "goes on from there" if begun else "begins again: nothing is saved yet"
-    say(f"{over}stopped at {end.place}; the same command {goes_on}")
-    return TEMPORARY_FAILURE
+    return f"{over}stopped at {end.place}; the same command {goes_on}"
 
 
 def _keeper(operation: Operation, say: Note) -> Keeper:
