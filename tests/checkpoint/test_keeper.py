@@ -139,6 +139,7 @@ def test_a_refused_save_is_said_and_the_next_one_succeeds(
     assert said[1:] == ["saved again at iteration 4"]
     assert said[0].startswith("not saved at iteration 3, training goes on: ")
     assert "No space left on device" in said[0]
+    assert said[0].endswith("; it is tried again, what was saved before is safe")
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:

@@ -41,6 +41,13 @@ def test_resume_goes_on_whatever_start_weights_are_named(tmp_path: Path) -> None
     assert "start: " in refused(run, StartFlags(weights=str(other)))
 
 
+def test_weights_left_out_are_asked_for(tmp_path: Path) -> None:
+    run, _ = begun_from_a_backbone(tmp_path)
+
+    assert refused(run).endswith("; name the WEIGHTS it began with, or add -resume")
+    assert start_of(run, StartFlags(resume=True)).iteration == CUT
+
+
 def test_clear_without_a_file_of_weights_is_an_error(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run")
     train_until(run, CUT)

@@ -117,7 +117,10 @@ class Keeper:
             )
         except StorageError as error:
             if not self._failing:
-                self.warn(f"not saved at iteration {state.iteration}, training goes on: {error}")
+                self.warn(
+                    f"not saved at iteration {state.iteration}, training goes on: {error.place}: "
+                    f"{error.found}; it is tried again, what was saved before is safe"
+                )
             self._failing = True
         else:
             if self._failing:

@@ -157,10 +157,7 @@ def _under_todays_recipe(
             + ", ".join(d.told() for d in refused[:MOST_TOLD])
             + more,
             "the settings of the run",
-            "`relume reset DATA CFG` moves the run aside for a new one"
-            if impossible
-            else "undo the change, or go on with it by -allow-change, or begin anew after "
-            "`relume reset DATA CFG`",
+            _way_out(refused, given),
         )
     if refused and state.iteration >= spec.recipe.cfg.net.max_batches:
         raise OtherRecipe(
@@ -173,6 +170,18 @@ def _under_todays_recipe(
         # A recipe changes between two iterations: the iteration stays, what was seen follows.
         state = state.before_partial(spec.recipe.cfg.net.batch)
     return course.with_change(state, today, found), found
+
+
+def _way_out(refused: list[Difference], given: Given) -> str:
+    """Say what can be done about settings that a run cannot take."""
+    if [d.key for d in refused] == ["start"] and given.path is None:
+        return "name the WEIGHTS it began with, or add -resume"
+    if any(d.verdict is Verdict.IMPOSSIBLE for d in refused):
+        return "`relume reset DATA CFG` moves the run aside for a new one"
+    return (
+        "undo the change, or go on with it by -allow-change, or begin anew after "
+        "`relume reset DATA CFG`"
+    )
 
 
 def _with_todays_pictures(
