@@ -29,7 +29,7 @@ PROMISED = {
     "controls": {"controls": len(controls.CONTROLS)},
     "chain": {"resumes": 200},
     "kills": {"kills": 1000, "runs": 20, "kills of cold starts": 100},
-    "system calls": {"kills at system calls": 400},
+    "system calls": {"kills at system calls": 450},
     "power cuts": {"states": 100_000},
     "refusals": {"refusals": 300},
     "damage": {"flips": 100_000},

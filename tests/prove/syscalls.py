@@ -150,12 +150,12 @@ def targets(calls: Sequence[Call]) -> dict[int, Target]:
     met: set[Target] = set()
     found: dict[int, Target] = {}
     for index, call in enumerate(calls):
-        for path in call.paths:
-            counts[call.thread, call.name, path] += 1
-            target = Target(call.name, path, counts[call.thread, call.name, path])
-            if target not in met:
-                met.add(target)
-                found[index] = target
+        path = call.paths[0]  # strace does not look at the second name of a rename
+        counts[call.thread, call.name, path] += 1
+        target = Target(call.name, path, counts[call.thread, call.name, path])
+        if target not in met:
+            met.add(target)
+            found[index] = target
     return found
 
 
