@@ -75,6 +75,7 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
         block = 1 if savelast is not None else 4
         pattern = [saves for saves in (True, False, False, True) for _ in range(block)] * rounds
         seconds: dict[bool, list[float]] = {True: [], False: []}
+        processor: dict[bool, list[float]] = {True: [], False: []}
         states = iterations(spec, start, Stop(), CPU)
         with closing(states), closing(keeper):
             state, _ = next(states)
@@ -83,27 +84,39 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
             for saves in pattern:
                 if not saves:
                     keeper._wait()
-                began = time.perf_counter()
+                began, began_s = time.perf_counter(), time.process_time()
                 if saves:
                     keeper.offer(state)
                 state, _ = next(states)
                 seconds[saves].append(time.perf_counter() - began)
+                processor[saves].append(time.process_time() - began_s)
         writer_s[0] += keeper._writer.taken_processor_s()
         ratios = [
             statistics.mean(seconds[True][i : i + 2 * block])
             / statistics.mean(seconds[False][i : i + 2 * block])
             for i in range(0, len(seconds[True]), 2 * block)
         ]
-        usual = statistics.median(seconds[False])
-        saving = "savelast=auto" if savelast is None else "a checkpoint every iteration"
+        print_cost(f"{net} {SIDE} batch {batch}/{subdivisions}", savelast, ratios, seconds)
+        per_save_s = writer_s[0] / max(written[0], 1)
+        share = writer_s[0] / sum(seconds[True]) / available_threads()
+        work = statistics.mean(processor[True]) / statistics.mean(processor[False])
         print(
-            f"{net} {SIDE} batch {batch}/{subdivisions}, {saving}: {usual:.2f} s an iteration; "
-            f"ratio to none: median {statistics.median(ratios):.4f} "
-            f"(min {min(ratios):.4f}, max {max(ratios):.4f} of {len(ratios)} blocks); "
-            f"writer {writer_s[0] / max(written[0], 1):.3f} s of processor time per save, "
-            f"{written[0]} saves; that is {writer_s[0] / sum(seconds[True]) / 2:.4f} of 2 cores",
+            f"    {written[0]} saves, each {per_save_s:.3f} s of processor time, {share:.4f} of "
+            f"all processors; processor time of an iteration with a save to one without: {work:.4f}",
             flush=True,
         )
+
+
+def print_cost(
+    what: str, savelast: int | None, ratios: list[float], seconds: dict[bool, list[float]]
+) -> None:
+    """Print the ratio of iterations with saving to those without."""
+    saving = "savelast=auto" if savelast is None else "a checkpoint every iteration"
+    print(
+        f"{what}, {saving}: {statistics.median(seconds[False]):.2f} s an iteration; ratio to none: "
+        f"median {statistics.median(ratios):.4f} (min {min(ratios):.4f}, max {max(ratios):.4f} "
+        f"of {len(ratios)} blocks)"
+    )
 
 
 def made_state(net: str) -> TrainState:
