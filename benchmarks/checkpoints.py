@@ -102,7 +102,7 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
         work = statistics.mean(processor[True]) / statistics.mean(processor[False])
         print(
             f"    {written[0]} saves, each {per_save_s:.3f} s of processor time, {share:.4f} of "
-            f"all processors; processor time of an iteration with a save to one without: {work:.4f}",
+            f"all processors; processor time of an iteration with a save, to without: {work:.4f}",
             flush=True,
         )
 
