@@ -20,7 +20,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         *("relume.commands.train", "tests.contract.processes"),
-        "matplotlib.backends.backend_agg",  # what a run imports later on
+        # What a run imports later on; torch._inductor comes with determinism and with optimizers.
+        *("torch._inductor", "matplotlib.backends.backend_agg"),
     ]
 )
 LONGEST_S = 120

@@ -76,8 +76,7 @@ def set_up(threads: int) -> None:
     """Make PyTorch and OpenCV repeatable in this process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    # As use_deterministic_algorithms(True), which besides loads a compiler: 1.5 s, unused here.
-    torch.set_deterministic_debug_mode("error")
+    torch.use_deterministic_algorithms(True)
     # Filling fresh memory guards against reading it, which no kernel here does; it costs 7 %.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Never chosen for training, but asked each time, and loud on processors it does not know.
