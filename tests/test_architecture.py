@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import relume
+from tests.prove.proof import LONG_TESTS
 
 PACKAGE = Path(relume.__file__).parent
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
@@ -258,3 +259,14 @@ def test_the_checks_notice_what_they_forbid() -> None:
         "os.open(os.devnull, os.O_WRONLY)",
     ):
         assert not _writes(call(text)), text
+
+
+def test_make_prove_runs_every_file_of_long_tests() -> None:
+    root = Path(__file__).parents[1]
+    marked = {
+        str(path.relative_to(root))
+        for path in (root / "tests").rglob("test_*.py")
+        if "mark.long" in path.read_text(encoding="utf-8") and path != Path(__file__)
+    }
+
+    assert marked == set(LONG_TESTS)

@@ -24,7 +24,10 @@ from tests.prove.ledger import ROOT, Ledger, digest_of_source
 from tests.prove.piece import Outcome, Piece, leave
 
 FOLDER = ROOT / ".prove"
-LONG_TESTS = ("tests/contract/test_bccd.py", "tests/contract/test_full_size.py")
+LONG_TESTS = tuple(
+    f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")
+)
+"""All files that hold a test marked `long`."""
 PROMISED = {
     "controls": {"controls": len(controls.CONTROLS)},
     "chain": {"resumes": 200},
