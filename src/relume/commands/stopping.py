@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -16,6 +17,8 @@ from relume.train.loop import Stop
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
 """Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
 LEFT = "left at once; the same command goes on from the last checkpoint"
+END = 0
+"""No signal has this number: the listener ends."""
 LONGEST_FAREWELL_S = 1.0
 """Seconds to wait, at the end, for a screen that takes no line."""
 
@@ -41,14 +44,19 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
     """Turn the first signal into a request; a second SIGINT leaves at once.
 
     That is as safe as being killed, which a checkpoint survives, and it ends a process too
-    that waits for a disk that does not answer.
+    that waits for a disk that does not answer: a thread of its own hears of every signal, also
+    while the main one is held up in a system call or a library and runs no handler.
     """
     stop = Stop()
-    received: list[int] = []
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup: a terminal that goes away is no reason to stop
     texts: SimpleQueue[str | None] = SimpleQueue()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
 
     def say() -> None:
-        # In a thread of its own: the code that a signal interrupts may hold the screen.
+        # In a thread of its own: nobody may take its lines, and the listener must go on.
         while (text := texts.get()) is not None:
             if text == LEFT:
                 screen.close()
@@ -58,24 +66,36 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
         texts.put(None)
         announcer.join(LONGEST_FAREWELL_S)
 
-    def request(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if received.count(signal.SIGINT) > 1:
-            texts.put(LEFT)
-            end_saying()
-            os._exit(INTERRUPTED)
-        stop.requested = True
-        texts.put(f"{signal.Signals(number).name}: saves after this subdivision, then stops")
+    def listen() -> None:
+        interrupts = 0
+        with ours:
+            while (number := ours.recv(1)[0]) != END:
+                interrupts += number == signal.SIGINT
+                if interrupts > 1:
+                    texts.put(LEFT)
+                    end_saying()
+                    os._exit(INTERRUPTED)
+                if number in numbers:
+                    stop.requested = True
+                    name = signal.Signals(number).name
+                    texts.put(f"{name}: saves after this subdivision, then stops")
 
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # nohup: a terminal that goes away is no reason to stop
-    announcer = Thread(target=say, name="relume-signals", daemon=True)
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True  # before the main thread's next step, not a little later
+
+    announcer = Thread(target=say, name="relume-announcer", daemon=True)
+    listener = Thread(target=listen, name="relume-signals", daemon=True)
     announcer.start()
+    listener.start()
+    fd_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     before = [signal.signal(number, request) for number in numbers]
     try:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        signal.set_wakeup_fd(fd_before)
+        theirs.send(bytes([END]))
+        theirs.close()
+        listener.join()
         end_saying()
