@@ -34,8 +34,9 @@ from benchmarks.inputs import write_inputs
 from relume.checkpoint import container, storage
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.hands import Hands
+from relume.checkpoint.image import FileImage
 from relume.checkpoint.keeper import Keeper
-from relume.checkpoint.state import RECORD, Staging, TrainState
+from relume.checkpoint.state import RECORD, TrainState
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train.environment import available_threads, declare, set_up
 from relume.train.journal import lines
@@ -86,7 +87,7 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
                     keeper._wait()
                 began, began_s = time.perf_counter(), time.process_time()
                 if saves:
-                    keeper.offer(state)
+                    keeper.offer(state, state.history.records[-1]["digest"].tobytes())
                 state, _ = next(states)
                 seconds[saves].append(time.perf_counter() - began)
                 processor[saves].append(time.process_time() - began_s)
@@ -153,10 +154,10 @@ def best(times: int, action: Callable[[], object]) -> float:
 def stall() -> None:
     """Print how long a copy of the state takes, against a warm copy of as many bytes."""
     for net in ("yolov3-tiny", "yolov3"):
-        state, staging = made_state(net), Staging()
+        state, image, hands = made_state(net), FileImage(), Hands(1)
         size = size_bytes(state)
         copy = best(15, partial(np.copyto, np.ones(size, np.uint8), np.ones(size, np.uint8)))
-        ours = best(15, partial(staging.copy, state))
+        ours = best(15, partial(image.hold, state, bytes(16), hands))
         print(
             f"{net}: stands still for {1e3 * ours:.1f} ms per save; a warm copy of {size:,} bytes "
             f"takes {1e3 * copy:.1f} ms; ratio {ours / copy:.2f}",
@@ -169,21 +170,21 @@ def bandwidth() -> None:
     with tempfile.TemporaryDirectory(prefix="relume-bench-", dir=".") as name:
         folder, hands = Path(name), Hands(2)
         for net in ("yolov3-tiny", "yolov3"):
-            state = made_state(net)
+            state, image = made_state(net), FileImage()
             data = container.pack(state)
             ratios: dict[str, list[float]] = {"writing": [], "whole": []}
             for _ in range(8):
-                parts = container.packed_parts(state)
+                image.hold(state, bytes(16))
                 began = time.perf_counter()
                 plain_write(folder / "plain", data)
                 plain = time.perf_counter() - began
                 began = time.perf_counter()
-                storage.write_durably(folder / "ours", *parts)
-                ratios["writing"].append(plain / (time.perf_counter() - began))
-                began = time.perf_counter()
-                stream = container.packed_stream(state, hands)
-                storage.write_stream_durably(folder / "ours", stream, None, hands)
+                pieces = image.pieces(hands)
+                storage.write_stream_durably(folder / "ours", pieces, None, hands)
                 ratios["whole"].append(plain / (time.perf_counter() - began))
+                began = time.perf_counter()
+                storage.write_durably(folder / "ours", image.file())
+                ratios["writing"].append(plain / (time.perf_counter() - began))
             print(
                 f"{net}: {len(data):,} bytes; bandwidth against a plain write and fsync: "
                 f"{statistics.median(ratios['writing']):.2f} writing, "

@@ -503,6 +503,19 @@ def test_a_state_kept_for_a_milestone_is_not_overwritten_by_the_next_copy(
     assert len(said) == 2
 
 
+def test_milestones_that_a_disk_goes_on_refusing_end_the_run_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, saveweights=1, warn=said.append)
+    strike(monkeypatch, 1, errno.ENOSPC, lasting=True)
+    offer_all(keeper, STATES[1:4])
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        offer_all(keeper, STATES[4:5])
+    assert len(said) == 1
+
+
 def test_older_milestones_become_plain_where_keepstate_says_so(tmp_path: Path) -> None:
     keeper = keeper_in(tmp_path, saveweights=1)
     keeper.keepstate = 2

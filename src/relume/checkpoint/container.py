@@ -12,15 +12,15 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
 import xxhash
+from zlib_ng import zlib_ng
 
-from relume.checkpoint.hands import Hands, started
 from relume.checkpoint.state import (
     RECORD,
     History,
@@ -45,6 +45,8 @@ FORMAT = 1
 COMMENT = b"relume/1 xxh3-128 "
 DIGEST_BYTES = 32
 MANIFEST = "manifest.json"
+DARKNET = ""
+"""No entry has this name."""
 PLAIN_REVISION = 5
 
 Buffer = bytes | memoryview
@@ -58,83 +60,117 @@ def pack(state: TrainState) -> bytes:
 
 def packed_parts(state: TrainState) -> list[Buffer]:
     """Return the checkpoint file of `state` in parts; arrays are shared, not copied."""
-    return list(packed_stream(state))
+    contents = contents_of(state, state.digest())
+    parts, _ = file_parts(contents, seals_of(contents))
+    return [*parts, digest_of(*parts).encode()]
 
 
-def packed_stream(state: TrainState, hands: Hands | None = None) -> Iterator[Buffer]:
-    """Yield the same parts one by one; hands compute the archive's digests behind the weights."""
-    darknet = darknet_parts(state, RELUME_REVISION)
-    whole = xxhash.xxh3_128()
-    archive = started(hands, _archive_parts, state, darknet)
-    for part in darknet:
-        whole.update(part)
-        yield part
-    for part in archive.result():
-        whole.update(part)
-        yield part
-    yield whole.hexdigest().encode()
+@dataclass(frozen=True)
+class Contents:
+    """What stands in a checkpoint file, but for what is computed from these very bytes."""
+
+    manifest: Mapping[str, Any]
+    """Without the seals."""
+    entries: Mapping[str, Parts]
+    """The Darknet part under DARKNET, then every entry of the archive behind the manifest."""
 
 
-def _archive_parts(state: TrainState, darknet: Parts) -> list[Buffer]:
-    """Return the archive that goes behind the Darknet part, up to the file's digest."""
-    entries = _entries(state)
+@dataclass(frozen=True)
+class Seal:
+    """What the file says of one of its parts."""
+
+    size_bytes: int
+    digest: str = "0" * DIGEST_BYTES
+    """XXH3-128."""
+    crc: int = 0
+    """CRC-32, as archives have it."""
+
+
+def contents_of(state: TrainState, digest: bytes) -> Contents:
+    """Return what goes into the file of a state, sharing its arrays.
+
+    Args:
+        state: what to write.
+        digest: of the state.
+    """
     manifest = {
         "format": FORMAT,
         "iteration": state.iteration,
         "course": state.course,
         "recipe": state.recipe.digest(),
-        "state": state.digest().hex(),
+        "state": digest.hex(),
         "environment": dict(state.environment),
-        "darknet": _seal(*darknet),
-        "entries": {name: _seal(*parts) for name, parts in entries.items()},
     }
     if state.subdivision:
         manifest["subdivision"] = state.subdivision
-    out = _Parts(sum(map(len, darknet)))
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+    darknet = darknet_parts(state, RELUME_REVISION)
+    return Contents(manifest, {DARKNET: darknet, **_entries(state)})
+
+
+def seals_of(contents: Contents) -> dict[str, Seal]:
+    """Return the seals of all entries; this reads every byte twice."""
+    return {name: seal(*parts, crc=name != DARKNET) for name, parts in contents.entries.items()}
+
+
+def seal(*parts: Buffer, crc: bool = True) -> Seal:
+    """Return the seal of an entry."""
+    checksum = 0
+    for part in parts if crc else ():
+        checksum = zlib_ng.crc32(part, checksum)
+    return Seal(sum(map(len, parts)), digest_of(*parts), checksum)
+
+
+def file_parts(
+    contents: Contents, seals: Mapping[str, Seal]
+) -> tuple[list[Buffer], dict[str, int]]:
+    """Return the file up to its digest, the Darknet part and the archive, in parts.
+
+    Its length and the places in it do not depend on what the seals say of contents.
+
+    Returns:
+        The parts, and where in the file each entry begins.
+    """
+    darknet, *entries = contents.entries.items()
+    said = {name: {"bytes": s.size_bytes, "xxh3-128": s.digest} for name, s in seals.items()}
+    manifest = [_json({**contents.manifest, "darknet": said.pop(DARKNET), "entries": said})]
+    begins = {DARKNET: 0}
+    out = _Parts(darknet[1])
+    with zipfile.ZipFile(out, "w") as archive:  # type: ignore[call-overload]
         archive.comment = COMMENT + b"0" * DIGEST_BYTES
-        for name, parts in {MANIFEST: [_json(manifest)], **entries}.items():
-            info = _entry_info(name)
-            info.file_size = sum(map(len, parts))
-            with archive.open(info, "w") as entry:
-                for part in parts:
-                    entry.write(part)
+        for name, parts in [(MANIFEST, manifest), *entries]:
+            info = _entry_info(name, seals.get(name) or seal(*parts))
+            info.header_offset = out.tell()
+            # As zipfile does it, which would compute the CRC again, and several times as slowly.
+            out.write(info.FileHeader(info.file_size * 1.05 > zipfile.ZIP64_LIMIT))
+            begins[name] = out.tell()
+            for part in parts:
+                out.write(part)
+            archive.filelist.append(info)
+            archive.start_dir = out.tell()
     *before, end = out.parts
-    return [*before, end[:-DIGEST_BYTES]]
+    return [*before, end[:-DIGEST_BYTES]], begins
 
 
 class _Parts:
-    """A file in memory that keeps what is written to it instead of copying it.
+    """A file in memory that only grows, and keeps what is written to it instead of copying it."""
 
-    It can do what zipfile asks of it: append, and replace a part by one of the same length
-    (an entry's header, once its CRC is known).
-
-    Args of the constructor:
-        begin: bytes that stand before the first part.
-    """
-
-    def __init__(self, begin: int) -> None:
-        self.parts: list[Buffer] = []
-        self._number_at: dict[int, int] = {}
-        self._position = begin
+    def __init__(self, begin: Parts) -> None:
+        self.parts = list(begin)
+        self._position = sum(map(len, begin))
 
     def write(self, part: Buffer) -> int:
-        """Put a part where the file stands."""
-        if self._position in self._number_at:
-            self.parts[self._number_at[self._position]] = part
-        else:
-            self._number_at[self._position] = len(self.parts)
-            self.parts.append(part)
+        """Put a part at the end."""
+        self.parts.append(part)
         self._position += len(part)
         return len(part)
 
     def tell(self) -> int:
-        """Return where the file stands."""
+        """Return where the file ends."""
         return self._position
 
     def seek(self, position: int) -> int:
-        """Stand at the beginning of a part, or at the end."""
-        self._position = position
+        """Stand where zipfile wants to write next, which is the end."""
+        assert position == self._position
         return position
 
     def flush(self) -> None:
@@ -170,7 +206,7 @@ def plain_from(file: IO[bytes], place: object) -> bytes:
         data = bytearray(file.read(seal["bytes"]))
     except Exception as error:  # a damaged archive can fail in any way
         raise Damaged(place, f"cannot be read ({error})", "a checkpoint") from error
-    if _seal(memoryview(data)) != seal:
+    if len(data) != seal["bytes"] or digest_of(memoryview(data)) != seal["xxh3-128"]:
         raise Damaged(place, "damaged in the Darknet part", "an intact file")
     header = parse_header(data, str(place))
     data[: header.size_bytes] = format_header(header.seen, PLAIN_REVISION)
@@ -312,7 +348,8 @@ def _damaged_part(data: Buffer) -> str:
     """Name the first part of a damaged checkpoint that differs, as far as that can be told."""
     try:
         manifest = read_manifest(data)
-        if _seal(data[: manifest["darknet"]["bytes"]]) != manifest["darknet"]:
+        darknet = manifest["darknet"]
+        if digest_of(memoryview(data)[: darknet["bytes"]]) != darknet["xxh3-128"]:
             return "damaged in the Darknet part"
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if name := archive.testzip():
@@ -322,11 +359,8 @@ def _damaged_part(data: Buffer) -> str:
     return "damaged between its parts"
 
 
-def _seal(*parts: Buffer) -> dict[str, int | str]:
-    return {"bytes": sum(map(len, parts)), "xxh3-128": _digest(*parts)}
-
-
-def _digest(*parts: Buffer) -> str:
+def digest_of(*parts: Buffer) -> str:
+    """Return XXH3-128 of parts, one behind the other."""
     hasher = xxhash.xxh3_128()
     for part in parts:
         hasher.update(part)
@@ -337,8 +371,10 @@ def _json(value: Mapping[str, Any] | list[str]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def _entry_info(name: str) -> zipfile.ZipInfo:
+def _entry_info(name: str, seal: Seal) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3
     info.external_attr = 0o644 << 16
+    info.file_size = info.compress_size = seal.size_bytes
+    info.CRC = seal.crc
     return info

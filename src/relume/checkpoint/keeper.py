@@ -18,9 +18,13 @@ from relume.checkpoint import container, storage
 from relume.checkpoint.container import DIGEST_BYTES, Parts
 from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
 from relume.checkpoint.hands import Hands
+from relume.checkpoint.image import FileImage
 from relume.checkpoint.pace import Pace, pause_after
-from relume.checkpoint.state import Staging, TrainState
+from relume.checkpoint.state import TrainState
 from relume.errors import RelumeError, StorageError
+
+MOST_DUE_MILESTONES = 3
+"""That a disk may refuse before the run stops: each takes as much memory as a checkpoint."""
 
 
 @dataclass
@@ -45,12 +49,14 @@ class Keeper:
     """One thread, so that saves are written in turn."""
     _hands: Hands = field(init=False, default_factory=lambda: Hands(2))
     """Those that help it."""
+    _copier: Hands = field(init=False, default_factory=lambda: Hands(1))
+    """Copies half of a state while the training copies the other."""
     _under_way: deque[Future[None]] = field(init=False, default_factory=deque)
     """Saves that the writer has been given, whose outcome nobody has looked at yet."""
-    _spare: Staging | None = field(init=False, default_factory=Staging)
+    _spare: FileImage | None = field(init=False, default_factory=FileImage)
     """Memory for a copy; None while a save under way uses it."""
     _due_milestones: dict[int, Parts] = field(init=False, default_factory=dict)
-    """Milestones that the disk has not taken yet."""
+    """Milestones that the disk has not taken yet; each keeps the memory of its copy."""
     _home: storage.Home = field(init=False)
     _failing: bool = field(init=False, default=False)
     _has_just_saved: bool = field(init=False, default=False)
@@ -63,12 +69,18 @@ class Keeper:
     def __post_init__(self) -> None:
         self._home = storage.home(self.folder, self.name)
 
-    def offer(self, state: TrainState) -> None:
+    def offer(self, state: TrainState, digest: bytes | None = None) -> None:
         """Save what is due at this state, in the background; the state is copied first.
 
         With a fixed savelast waits for the save before, so what is due is always written;
         without one a milestone is copied beside a save under way, but no third state.
         If the disk refuses, that is said and training goes on.
+
+        Args:
+            state: at the end of an iteration.
+            digest: of the state, where it is known.
+        Raises:
+            StorageError: the disk has refused more milestones than memory should be kept for.
         """
         began = self.clock()
         # A save handed over at the last iteration's end stood beside this one, if only in part.
@@ -78,12 +90,12 @@ class Keeper:
         if not (milestone or self._is_due(state.iteration)):
             return
         self._wait(but_for=1 if self.savelast is None else 0)
-        staging, self._spare = self._spare or Staging(), None
-        copied = staging.copy(state)
+        image, self._spare = self._spare or FileImage(), None
+        image.hold(state, state.digest() if digest is None else digest, self._copier)
         stall_s = self.clock() - began
         self._has_just_saved = True
         self._under_way.append(
-            self._writer.start(self._save, copied, staging, milestone, began, stall_s)
+            self._writer.start(self._save, image, state.iteration, milestone, began, stall_s)
         )
 
     def unsaved(self, iteration: int) -> tuple[int, float]:
@@ -102,33 +114,35 @@ class Keeper:
         return any(not save.done() for save in self._under_way)
 
     def _save(
-        self, state: TrainState, staging: Staging, milestone: bool, left_at: float, stall_s: float
+        self, image: FileImage, iteration: int, milestone: bool, left_at: float, stall_s: float
     ) -> None:
         size_bytes = 0
         began_s = time.thread_time()
         if milestone:
-            self._due_milestones[state.iteration] = container.packed_parts(state)
+            self._due_milestones[iteration] = [image.file(self._hands)]
         try:
             self._home.check()
             self._save_due_milestones()
-            parts = container.packed_stream(state, self._hands)
+            pieces = image.pieces(self._hands)
             size_bytes = storage.write_stream_durably(
-                self._last, parts, self._before_last, self._hands
+                self._last, pieces, self._before_last, self._hands
             )
         except StorageError as error:
+            if len(self._due_milestones) > MOST_DUE_MILESTONES:
+                raise
             if not self._failing:
                 self.warn(
-                    f"not saved at iteration {state.iteration}, training goes on: {error.place}: "
+                    f"not saved at iteration {iteration}, training goes on: {error.place}: "
                     f"{error.found}; it is tried again, what was saved before is safe"
                 )
             self._failing = True
         else:
             if self._failing:
-                self.warn(f"saved again at iteration {state.iteration}")
+                self.warn(f"saved again at iteration {iteration}")
             self._failing = False
-            self._durable = (state.iteration, left_at)
-        if state.iteration not in self._due_milestones:  # which hold on to the copy's memory
-            self._spare = staging
+            self._durable = (iteration, left_at)
+        if iteration not in self._due_milestones:  # which hold on to the copy's memory
+            self._spare = image
         # Waiting for the disk costs the training nothing; the processor's time does, and
         # whatever else made its iterations longer (a disk that the pictures come from as well).
         processor_s = time.thread_time() - began_s + self._hands.taken_processor_s()
@@ -145,8 +159,8 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the save under way, whatever ended the training."""
-        self._writer.close()
-        self._hands.close()
+        for hands in (self._writer, self._hands, self._copier):
+            hands.close()
 
     def _wait(self, but_for: int = 0) -> None:
         """Wait for saves until at most `but_for` are under way; raise what went wrong in one."""

@@ -162,32 +162,6 @@ class TrainState:
         return digest_of_groups({"weights": self.weights, **self.groups})
 
 
-class Staging:
-    """Memory for one copy of a state, used again and again, so that copying finds it warm."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, str], Array] = {}
-
-    def copy(self, state: TrainState) -> TrainState:
-        """Return the state with arrays of its own, good until the next call."""
-        kept, self._arrays = self._arrays, {}
-        groups = {
-            group: {name: self._copied(group, name, array, kept) for name, array in arrays.items()}
-            for group, arrays in {**state.groups, "": state.weights}.items()
-        }
-        return replace(state, weights=groups.pop(""), groups=groups)
-
-    def _copied(
-        self, group: str, name: str, array: Array, kept: Mapping[tuple[str, str], Array]
-    ) -> Array:
-        own = kept.get((group, name))
-        if own is None or own.shape != array.shape or own.dtype != array.dtype:
-            own = np.empty(array.shape, array.dtype)
-        np.copyto(own, array)
-        self._arrays[group, name] = own
-        return own
-
-
 def digest_of_groups(groups: Mapping[str, Arrays]) -> bytes:
     """Return XXH3-128 over the sorted (name, dtype, shape, tensor digest) of all arrays."""
     hasher = xxhash.xxh3_128()

@@ -10,8 +10,6 @@ calls, let any of them fail, and work out what a power cut between them leaves.
 
 import errno
 import fcntl
-import itertools
-import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from relume.checkpoint.chunks import BLOCK_BYTES, chunks_of
 from relume.checkpoint.disk import Buffer, Disk
 from relume.checkpoint.hands import Hands, started
 from relume.errors import Locked, StorageError
@@ -29,8 +28,6 @@ DIRECT_FROM_BYTES = 1 << 20
 """Files of this size on are written past the page cache: a tenth of the processor time, and the
 pictures that the loader reads again and again stay in it."""
 CHUNK_BYTES = 4 << 20
-BLOCK_BYTES = 4096
-"""What direct writing asks of address and length, on every file system we know."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 NO_DIRECT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -106,7 +103,7 @@ def _write_whole(path: Path, parts: Iterable[Buffer], hands: Hands | None) -> in
     A chunk is filled, which may mean that its contents are computed, while the one before is on
     its way to the disk.
     """
-    chunks = _chunks(parts)
+    chunks = chunks_of(parts, CHUNK_BYTES)
     first = next(chunks, memoryview(b""))
     descriptor, direct = _created(path, len(first))
     try:
@@ -123,23 +120,6 @@ def _write_whole(path: Path, parts: Iterable[Buffer], hands: Hands | None) -> in
     finally:
         DISK.close(descriptor)
     return written_bytes
-
-
-def _chunks(parts: Iterable[Buffer]) -> Iterator[memoryview]:
-    """Yield the parts in chunks; a chunk holds until the next but one is asked for."""
-    buffers = itertools.cycle([memoryview(mmap.mmap(-1, CHUNK_BYTES)) for _ in range(2)])
-    view, filled = next(buffers), 0
-    for part in parts:
-        rest = memoryview(part)
-        while rest:
-            taken = min(len(rest), CHUNK_BYTES - filled)
-            view[filled : filled + taken] = rest[:taken]
-            rest, filled = rest[taken:], filled + taken
-            if filled == CHUNK_BYTES:
-                yield view
-                view, filled = next(buffers), 0
-    if filled:
-        yield view[:filled]
 
 
 def _created(path: Path, size_bytes: int) -> tuple[int, bool]:

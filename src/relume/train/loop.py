@@ -78,7 +78,7 @@ def train(
         for state, report in steps:
             if report is not None:
                 journal.append(state.history, state.progress.average_loss or 0.0)
-                keeper.offer(state)
+                keeper.offer(state, state.history.records[-1]["digest"].tobytes())
                 watch(state, report)
     except RelumeError as error:
         try:
