@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from relume import __version__, cli
+from relume import __version__, cli, command_table
 from tests.command_line import relume
 
-COMMANDS = [command.words for command in cli.COMMANDS]
+COMMANDS = [command.words for command in command_table.COMMANDS]
 
 
 def test_importing_the_command_line_imports_no_heavy_library() -> None:
@@ -41,13 +41,13 @@ def test_every_command_explains_itself_with_one_example(words: str, flag: str) -
 
 
 def test_help_names_every_flag_of_its_command() -> None:
-    for command in cli.COMMANDS:
+    for command in command_table.COMMANDS:
         text = cli.help_text(command)
         assert all(f"  {name}" in text for name in command.flags)
 
 
 def test_the_examples_are_command_lines_that_the_grammar_takes() -> None:
-    for command in cli.COMMANDS:
+    for command in command_table.COMMANDS:
         program, *words = command.example.split()
         positional, given = cli._separated(words)
         found, arguments = cli._find(positional)
@@ -172,9 +172,9 @@ def test_a_command_of_darknet_that_is_missing_is_said_to_be(line: str) -> None:
 
 
 def test_no_flag_is_both_supported_and_refused() -> None:
-    supported = {name for command in cli.COMMANDS for name in command.flags}
+    supported = {name for command in command_table.COMMANDS for name in command.flags}
 
-    assert not supported & cli.FLAGS_NOT_YET
+    assert not supported & command_table.FLAGS_NOT_YET
 
 
 def test_an_error_of_our_own_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,17 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from relume import __version__
+from relume.command_table import (
+    COMMANDS,
+    COMMANDS_NOT_YET,
+    FLAGS_NOT_YET,
+    Command,
+    Kind,
+    Value,
+)
 from relume.errors import (
     INTERRUPTED,
     TEMPORARY_FAILURE,
@@ -28,196 +35,7 @@ from relume.screen import Screen
 USER_ERROR = 2
 TRAINING_ERROR = 1
 
-Value = str | int | float | bool
-Kind = type[str] | type[int] | type[float] | type[bool]
 Values = Mapping[str, Value]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag: its kind, and what -h says about it."""
-
-    kind: Kind
-    text: str
-    value: str = ""
-    """What stands for the value in -h."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: its words, arguments and flags, and the function that does it."""
-
-    words: str
-    arguments: tuple[str, ...]
-    """Names; one in brackets may be left out, one that ends in dots repeated."""
-    text: str
-    example: str
-    function: str
-    """module:function, imported only when the command runs."""
-    flags: Mapping[str, Flag] = field(default_factory=dict)
-    more: str = ""
-    """What -h says behind the flags."""
-    before: str = ""
-    """module:function called first in a process of its own, before libraries are loaded."""
-
-    @property
-    def needed(self) -> int:
-        """Arguments that must be given."""
-        return sum(not name.startswith("[") for name in self.arguments)
-
-    def takes(self, count: int) -> bool:
-        """Tell whether so many arguments fit."""
-        endless = any("..." in name for name in self.arguments)
-        return self.needed <= count and (endless or count <= len(self.arguments))
-
-
-SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
-CLEAR = Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum")
-ALLOW_CHANGE = Flag(bool, "go on although settings differ from the checkpoint's")
-THREADS = Flag(int, "compute threads, part of the run (default: all)", "N")
-WORKERS = Flag(int, "loading threads (default 2); changes no number", "N")
-PORTABLE = Flag(bool, "begin a run that goes on exactly on any x86-64-v3 processor")
-DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
-GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
-NOGPU = Flag(bool, "use the CPU even where there is a GPU")
-
-COMMANDS = (
-    Command(
-        "detector train",
-        ("DATA", "CFG", "[WEIGHTS]"),
-        "Train a detector. The same command again goes on where the last one stopped.",
-        "relume detector train data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15",
-        "relume.commands.train:train",
-        {
-            "-clear": Flag(bool, CLEAR.text + "; a run in backup goes on all the same"),
-            "-resume": Flag(bool, "go on from the newest good checkpoint, whatever WEIGHTS says"),
-            "-allow-change": ALLOW_CHANGE,
-            "-exact": Flag(bool, "refuse to go on where the same bits cannot be promised"),
-            "-seed": SEED,
-            "-threads": THREADS,
-            "-workers": WORKERS,
-            "-max_time": Flag(
-                str,
-                "stop after T seconds, or H:MM:SS, from the command's start: ends the subdivision "
-                "under way, saves, exit status 75",
-                "T",
-            ),
-            "-tensor_digests": Flag(
-                str, "add a line per iteration with the digest of every tensor", "FILE"
-            ),
-            "-portable": PORTABLE,
-            "-dont_show": DONT_SHOW,
-            "-i": GPU,
-            "-nogpu": NOGPU,
-        },
-        more="Keys of DATA for saving: savelast = auto, or N iterations; "
-        "savebudget = gigabytes a day at most, with auto (100); saveweights = iterations from one "
-        "milestone to the next; keepstate = K, milestones that a run can go on from (all). Exit "
-        "status 0: finished; 75: stopped, the same command goes on; 2: a mistake in the input; "
-        "1: not finite.",
-        before="relume.kernels:recreate",
-    ),
-    Command(
-        "detector test",
-        ("DATA", "CFG", "WEIGHTS", "[IMAGE]"),
-        "Find objects in a picture (or in those named on standard input) and draw them "
-        "into predictions.jpg.",
-        "relume detector test data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_last.weights a.jpg",
-        "relume.commands.detect:test",
-        {
-            "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
-            "-ext_output": Flag(bool, "print the boxes too"),
-            "-out": Flag(str, "write the detections as JSON", "FILE"),
-            "-letter_box": Flag(bool, "keep the picture's shape instead of stretching it"),
-            "-dont_show": DONT_SHOW,
-            "-i": GPU,
-            "-nogpu": NOGPU,
-        },
-    ),
-    Command(
-        "partial",
-        ("CFG", "WEIGHTS", "OUT", "N"),
-        "Write the first N layers of WEIGHTS to OUT: a start for training another net.",
-        "relume partial yolov3-tiny.cfg yolov3-tiny.weights yolov3-tiny.conv.15 15",
-        "relume.commands.files:partial",
-    ),
-    Command(
-        "compare",
-        ("A", "B", "[CFG]"),
-        "Compare two weights files or checkpoints and name the first tensor that differs; "
-        "between plain files that takes the CFG. Of two files of -tensor_digests, name the first "
-        "iteration too. Exit status 0: same; 1: different; 2: trouble.",
-        "relume compare backup/yolov3_last.weights other/yolov3_last.weights",
-        "relume.commands.files:compare",
-    ),
-    Command(
-        "inspect",
-        ("FILE", "[CFG]"),
-        "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
-        "relume inspect backup/yolov3_last.weights",
-        "relume.commands.files:inspect",
-    ),
-    Command(
-        "prove",
-        ("DATA", "CFG", "[WEIGHTS]"),
-        "Train the first iterations of a run twice, once left alone and once killed at random "
-        "moments, each time as `detector train` with these arguments, and compare every file. "
-        "Exit status 0: same; 1: different; 2: trouble.",
-        "relume prove data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15 -iterations 30 -kills 5",
-        "relume.commands.prove:prove",
-        {
-            "-iterations": Flag(int, "iterations of each of the two (default 30)", "N"),
-            "-kills": Flag(int, "how often one is killed (default 5)", "N"),
-            "-seed": Flag(int, "random seed of the run, and of the moments of the kills", "N"),
-            "-folder": Flag(str, "where both are trained (default NAME.prove beside backup)", "F"),
-            "-keep": Flag(bool, "keep that folder; it is kept anyway where something differs"),
-            "-clear": CLEAR,
-            "-allow-change": ALLOW_CHANGE,
-            "-threads": THREADS,
-            "-workers": WORKERS,
-            "-portable": PORTABLE,
-            "-i": GPU,
-            "-nogpu": NOGPU,
-        },
-    ),
-    Command(
-        "verify",
-        ("FILE|FOLDER", "[...]"),
-        "Check every byte of checkpoints; of a folder, say which one a start would take. Exit "
-        "status 0: all intact; 1: some damaged, but a good one is there; 2: nothing usable.",
-        "relume verify backup",
-        "relume.commands.verify:verify",
-        {"-json": Flag(bool, "print the findings as JSON")},
-    ),
-    Command(
-        "reset",
-        ("DATA", "CFG"),
-        "Move the files of a run aside, so that the next start is a new run.",
-        "relume reset data/obj.data yolov3.cfg",
-        "relume.commands.files:reset",
-    ),
-    Command(
-        "rewind",
-        ("FILE",),
-        "Go back to a checkpoint: move the newer ones of its run aside.",
-        "relume rewind backup/yolov3_1000.weights",
-        "relume.commands.files:rewind",
-    ),
-)
-
-FLAGS_NOT_YET = frozenset([
-    "-map", "-mAP_epochs", "-iou_thresh", "-points", "-gpus", "-mjpeg_port", "-show_imgs",
-    "-chart", "-benchmark", "-benchmark_layers", "-save_labels", "-prefix", "-out_filename",
-    "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
-    "-s", "-dontdraw_bbox", "-hier", "-num_of_clusters", "-width", "-height", "-show",
-])  # fmt: skip
-"""Flags of Darknet's detector that this version refuses."""
-COMMANDS_NOT_YET = frozenset([
-    "valid", "recall", "map", "calc_anchors", "draw", "demo", "detect", "average", "statistics",
-    "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
-    "classifier",
-])  # fmt: skip
-"""Darknet's commands that this version refuses."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relume import cli
+from relume import command_table
 from relume.commands import prove as command
 from relume.errors import Locked, RelumeError
 from relume.proof.inputs import STRAIGHT, write_inputs
@@ -259,7 +259,8 @@ def test_flags_of_training_are_handed_on() -> None:
 
 def test_every_flag_that_training_shares_is_handed_on() -> None:
     train, own = (
-        next(c for c in cli.COMMANDS if c.words == words) for words in ("detector train", "prove")
+        next(c for c in command_table.COMMANDS if c.words == words)
+        for words in ("detector train", "prove")
     )
     assert set(command.HANDED_ON) == train.flags.keys() & own.flags.keys()
     assert all(train.flags[name].kind is own.flags[name].kind for name in command.HANDED_ON)
