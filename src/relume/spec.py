@@ -110,8 +110,8 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
     network = read_cfg(cfg, "train")
     data_file = read_data_file(data)
     classes = network.heads[-1].classes
-    _check_classes(data_file, network)
-    names = _names(data_file, network)
+    check_classes(data_file, network)
+    names = names_of(data_file, network)
     images = read_image_list(resolve(data_file.text("train"), data_file.path), data_file.path)
     labels = _read_all_labels(images, classes, warn)
     if network.net.written_batch != network.net.batch:
@@ -122,7 +122,7 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
         )
     seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
     recipe = Recipe(cfg=network, names=names, images=images, labels=labels, seed=seed)
-    return RunSpec(recipe, _operation(data_file, network, flags))
+    return RunSpec(recipe, operation_of(data_file, network, flags))
 
 
 def run_name(cfg: str) -> str:
@@ -179,7 +179,12 @@ def _common_folder(folders: set[str]) -> str:
     return "/".join(common)
 
 
-def _operation(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
+def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
+    """Return what the data file and the command line say about everything that is no recipe.
+
+    Raises:
+        DataFileError, UsageError: a value that cannot be used.
+    """
     standard = 1000 if cfg.net.max_batches < 10000 else 10000
     saveweights = data_file.integer("saveweights", standard)
     auto = data_file.text("savelast", AUTO) == AUTO
@@ -220,7 +225,8 @@ def _savebudget_gb(data_file: DataFile) -> float:
     return gigabytes
 
 
-def _check_classes(data_file: DataFile, cfg: Cfg) -> None:
+def check_classes(data_file: DataFile, cfg: Cfg) -> None:
+    """Raise DataFileError unless the data file has the cfg's number of classes, or none."""
     head = cfg.heads[-1]
     classes = data_file.integer("classes", head.classes)
     if classes != head.classes:
@@ -232,7 +238,12 @@ def _check_classes(data_file: DataFile, cfg: Cfg) -> None:
         )
 
 
-def _names(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
+def names_of(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
+    """Return the names of the cfg's classes; numbers where the data file names no file of them.
+
+    Raises:
+        DataFileError: the file cannot be read, or has another number of names.
+    """
     classes = cfg.heads[-1].classes
     if "names" not in data_file.values:
         return tuple(str(i) for i in range(classes))
@@ -255,7 +266,7 @@ def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
         path = label_path(image)
         read = read_labels(path, classes)
         labels.append(read.boxes)
-        useless += [f"{path} box {row + 1}" for row in np.flatnonzero(_never_used(read.boxes))]
+        useless += [f"{path} box {row + 1}" for row in np.flatnonzero(never_used(read.boxes))]
         if read.missing:
             missing.append(path)
     if missing:
@@ -278,7 +289,7 @@ def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
     return tuple(labels)
 
 
-def _never_used(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def never_used(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Return [N]: which boxes no augmentation can bring into the picture."""
     centres, halves = boxes[:, 1:3], boxes[:, 3:5] / 2
     outside = (centres + halves < 0) | (centres - halves > 1) | (halves <= 0)

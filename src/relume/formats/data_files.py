@@ -10,7 +10,7 @@ Not covered: pictures (data/image.py), and what the keys of a .data file do (spe
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,18 @@ def read_data_file(path: str | Path) -> DataFile:
     Source:
         AlexeyAB/darknet src/option_list.c read_data_cfg; of two equal keys the first counts.
     """
+    return parse_data_file(numbered_lines(path), path)
+
+
+def parse_data_file(numbered: Iterable[tuple[int, str]], path: str | Path) -> DataFile:
+    """Make a DataFile of numbered lines.
+
+    Raises:
+        DataFileError: the first line that is no option, or whose key Darknet does not know.
+    """
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, written in _lines(path):
+    for line, written in numbered:
         text = written.strip(" \t")
         if text.startswith(("#", ";")):
             continue
@@ -158,9 +167,7 @@ def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
     Raises:
         DataFileError: unreadable, empty, or a picture does not exist.
     """
-    numbered = [(line, text) for line, text in _lines(path) if text.strip()]
-    if not numbered:
-        raise DataFileError(path, "lists no picture", "one path a line is needed")
+    numbered = listed_entries(path)
     folder = str(Path(data_file_path).parent)
     found: list[Path] = []
     missing: list[tuple[int, str]] = []
@@ -186,6 +193,18 @@ def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
         )
     lines, entries = zip(*numbered, strict=True)
     return ImageList(str(path), entries, lines, tuple(found))
+
+
+def listed_entries(path: str | Path) -> list[tuple[int, str]]:
+    """Return number and text of the lines of a list that are not empty.
+
+    Raises:
+        DataFileError: unreadable, or no such line.
+    """
+    numbered = [(line, text) for line, text in numbered_lines(path) if text.strip()]
+    if not numbered:
+        raise DataFileError(path, "lists no picture", "one path a line is needed")
+    return numbered
 
 
 def label_path(image_path: Path) -> Path:
@@ -222,24 +241,38 @@ def read_labels(path: Path, classes: int) -> LabelFile:
     Source:
         AlexeyAB/darknet src/data.c read_boxes, which stops in silence at what is no number.
     """
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
-            data = file.read()
-    except FileNotFoundError:
+    lines = label_lines(path)
+    if lines is None:
         return LabelFile(_NO_BOXES, missing=True)
-    except (OSError, ValueError) as error:
-        raise LabelError(path, f"cannot be read ({_reason(error)})") from error
-    rows: list[list[float]] = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        texts = line.split()
-        if texts:
-            rows.append(_box(texts, classes, path, number))
+    rows = [parse_box(texts, classes, path, number) for number, texts in lines]
     if not rows:
         return LabelFile(_NO_BOXES, missing=False)
     return LabelFile(np.array(rows, np.float32), missing=False)
 
 
-def _box(texts: list[bytes], classes: int, path: Path, line: int) -> list[float]:
+def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
+    """Return number and words of a label file's lines that are not empty; None: no such file.
+
+    Raises:
+        LabelError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LabelError(path, f"cannot be read ({_reason(error)})") from error
+    lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1)
+    return [(number, texts) for number, line in lines if (texts := line.split())]
+
+
+def parse_box(texts: list[bytes], classes: int, path: Path, line: int) -> list[float]:
+    """Return class, x, y, width, height of a label line's words.
+
+    Raises:
+        LabelError: not five finite numbers, or no class of 0..classes - 1.
+    """
     if len(texts) != 5:
         needed = "a box is: class x y width height"
         raise LabelError(f"{path}:{line}", f"{len(texts)} columns", needed)
@@ -264,7 +297,7 @@ def _candidates(text: str, folder: str) -> Iterator[str]:
         yield os.path.join(folder, form)  # noqa: PTH118 - a tenth of the time, 100,000 times
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that are not empty."""
     for number, line in enumerate(_text_lines(path), 1):
         if line:
