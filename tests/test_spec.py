@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relume.data.augment import apply_to_truths, draw_plan
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file, read_image_list
-from relume.spec import Flags, _never_used, backup_folder, list_identity, read_spec, run_name
+from relume.spec import Flags, backup_folder, list_identity, never_used, read_spec, run_name
 from tests.contract.small_runs import sgd_cfg, write_run
 
 
@@ -91,5 +91,5 @@ def test_a_box_called_useless_is_in_no_sample(box: list[float], position: int) -
     net = parse_cfg(sgd_cfg(), "net.cfg", "train").net
     plan = draw_plan(net, 0.3, 1.0, 100, 80, 0, position)
 
-    if _never_used(boxes)[0]:
+    if never_used(boxes)[0]:
         assert len(apply_to_truths(boxes, plan, 100, 80, 64, 64, 200)) == 0
