@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relume.data.augment import apply_to_truths, draw_plan
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file, read_image_list
+from relume.formats.sections import Yolo
 from relume.spec import Flags, backup_folder, list_identity, never_used, read_spec, run_name
 from tests.contract.small_runs import sgd_cfg, write_run
 
@@ -89,7 +90,7 @@ def test_boxes_that_can_never_be_used_are_counted_and_the_first_is_named(tmp_pat
 def test_a_box_called_useless_is_in_no_sample(box: list[float], position: int) -> None:
     boxes = np.array([[0, *box]], np.float32)
     net = parse_cfg(sgd_cfg(), "net.cfg", "train").net
-    plan = draw_plan(net, 0.3, 1.0, 100, 80, 0, position)
+    plan = draw_plan(net, Yolo(line=2, jitter=0.3), (100, 80), (64, 64), 0, position)
 
     if never_used(boxes)[0]:
         assert len(apply_to_truths(boxes, plan, 100, 80, 64, 64, 200)) == 0

@@ -39,7 +39,8 @@ def test_equal_recipes_do_not_differ() -> None:
     ("key", "value"),
     [
         ("batch", 4), ("subdivisions", 2), ("width", 64), ("momentum", 0.8), ("decay", 0.1),
-        ("saturation", 2), ("exposure", 2), ("hue", 0.2), ("flip", 0),
+        ("saturation", 2), ("exposure", 2), ("hue", 0.2), ("flip", 0), ("letter_box", 1),
+        ("blur", 3), ("gaussian_noise", 20),
     ],
 )  # fmt: skip
 def test_what_changes_a_number_changes_the_course(key: str, value: object) -> None:
@@ -182,6 +183,19 @@ def test_a_course_is_that_of_the_recipe_but_for_schedule_and_detection() -> None
 
     assert longer == course
     assert len({course, *others}) == 4
+
+
+@pytest.mark.parametrize("keys", [{"blur": 0, "gaussian_noise": 0}, {"mosaic_bound": 1}], ids=str)
+def test_kinds_of_augmentation_that_are_off_leave_the_recipe_as_it_was(
+    keys: dict[str, object],
+) -> None:
+    recipe = recipe_of(tiny_cfg(**keys))
+
+    assert recipe.keys == recipe_of(tiny_cfg()).keys
+    assert recipe.keys["net.letter_box"] == "False"
+    assert not any(name in key for key in recipe.keys for name in keys)
+    without = {key: value for key, value in recipe.keys.items() if key != "net.letter_box"}
+    assert new_course(replace(recipe, keys=without)) == new_course(recipe)
 
 
 def test_an_allowed_change_enters_marks_and_course() -> None:

@@ -126,8 +126,8 @@ INPUTS: dict[str, tuple[Callable[[], object], str]] = {
         r"net\.cfg:7: .*'?momentun'?.*'?momentum'?.*",
     ),
     "a key of Darknet that is not supported": (
-        lambda: replace_in("net.cfg", "[net]", "[net]\nmosaic=1"),
-        r"net\.cfg:2: .*mosaic.*",
+        lambda: replace_in("net.cfg", "[net]", "[net]\nema_alpha=.9"),
+        r"net\.cfg:2: .*ema_alpha.*",
     ),
     "filters that do not fit the classes": (
         lambda: replace_in("net.cfg", "filters=24", "filters=27"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.image import Pixels
 from relume.draws import draw_words
-from relume.formats.sections import Net
+from relume.formats.sections import Net, Yolo
 
 NET = Net(
     line=1,
@@ -39,6 +39,13 @@ def noise(height: int, width: int, channels: int = 3) -> Pixels:
     return (words >> np.uint64(56)).astype(np.uint8).reshape(height, width, channels)
 
 
+def plan_of(
+    net: Net, jitter: float, resize: float, width_px: int, height_px: int, seed: int, position: int
+) -> Plan:
+    head = Yolo(line=2, jitter=jitter, resize=resize)
+    return draw_plan(net, head, (width_px, height_px), (net.width, net.height), seed, position)
+
+
 def boxes_of(*rows: tuple[float, float, float, float, float]) -> Boxes:
     return np.array(rows, dtype=np.float32).reshape(-1, 5)
 
@@ -48,7 +55,7 @@ def boxes_of(*rows: tuple[float, float, float, float, float]) -> Boxes:
 
 def test_the_plan_of_a_position_never_changes() -> None:
     # Raise `numerics` if this must change: every run in progress would see other pictures.
-    assert draw_plan(NET, 0.3, 1.5, 640, 480, seed=1, position=12345) == Plan(
+    assert plan_of(NET, 0.3, 1.5, 640, 480, seed=1, position=12345) == Plan(
         pleft=-103,
         ptop=102,
         pright=199,
@@ -62,29 +69,29 @@ def test_the_plan_of_a_position_never_changes() -> None:
 
 
 def test_without_augmentation_a_plan_only_shuffles() -> None:
-    plan = draw_plan(PLAIN, 0.0, 1.0, 640, 480, 1, 2)
+    plan = plan_of(PLAIN, 0.0, 1.0, 640, 480, 1, 2)
     assert replace(plan, shuffle=None) == Plan()
     assert plan.shuffle is not None
 
 
 def test_one_kind_of_augmentation_leaves_the_draws_of_the_others() -> None:
     for position in range(20):
-        plan = draw_plan(NET, 0.3, 1.0, 640, 480, 5, position)
-        no_flip = draw_plan(replace(NET, flip=False), 0.3, 1.0, 640, 480, 5, position)
+        plan = plan_of(NET, 0.3, 1.0, 640, 480, 5, position)
+        no_flip = plan_of(replace(NET, flip=False), 0.3, 1.0, 640, 480, 5, position)
         assert no_flip == replace(plan, flip=False)
-        no_hue = draw_plan(replace(NET, hue=0.0), 0.3, 1.0, 640, 480, 5, position)
+        no_hue = plan_of(replace(NET, hue=0.0), 0.3, 1.0, 640, 480, 5, position)
         assert no_hue == replace(plan, hue=0.0)
-        no_jitter = draw_plan(NET, 0.0, 1.0, 640, 480, 5, position)
+        no_jitter = plan_of(NET, 0.0, 1.0, 640, 480, 5, position)
         assert no_jitter == replace(plan, pleft=0, pright=0, ptop=0, pbot=0)
 
 
 def test_seeds_and_positions_have_plans_of_their_own() -> None:
-    plans = {draw_plan(NET, 0.3, 1.0, 640, 480, seed, p) for seed in range(4) for p in range(50)}
+    plans = {plan_of(NET, 0.3, 1.0, 640, 480, seed, p) for seed in range(4) for p in range(50)}
     assert len(plans) == 200
 
 
 def test_draws_fill_their_ranges() -> None:
-    plans = [draw_plan(NET, 0.3, 1.0, 640, 480, 9, position) for position in range(400)]
+    plans = [plan_of(NET, 0.3, 1.0, 640, 480, 9, position) for position in range(400)]
     for cuts, most in (
         ([cut for plan in plans for cut in (plan.pleft, plan.pright)], 192),
         ([cut for plan in plans for cut in (plan.ptop, plan.pbot)], 144),
@@ -103,14 +110,14 @@ def test_draws_fill_their_ranges() -> None:
 
 
 def test_resize_zooms_both_ways_and_below_one_only_outwards() -> None:
-    both = [draw_plan(PLAIN, 0.0, 1.5, 600, 300, 9, position) for position in range(300)]
+    both = [plan_of(PLAIN, 0.0, 1.5, 600, 300, 9, position) for position in range(300)]
     assert -150 <= min(plan.pleft for plan in both) < -145
     assert 90 < max(plan.pleft for plan in both) <= 100
     # One draw moves left and top, the other right and bottom, as in Darknet.
     assert all(abs(plan.pleft - 2 * plan.ptop) <= 2 for plan in both)
     assert all(abs(plan.pright - 2 * plan.pbot) <= 2 for plan in both)
     assert any(abs(plan.pleft - plan.pright) > 100 for plan in both)
-    outwards = [draw_plan(PLAIN, 0.0, 0.5, 600, 300, 9, position) for position in range(300)]
+    outwards = [plan_of(PLAIN, 0.0, 0.5, 600, 300, 9, position) for position in range(300)]
     assert min(p.pright for p in outwards) < -290
     assert max(p.pright for p in outwards) <= 0
 
@@ -126,14 +133,104 @@ def test_resize_zooms_both_ways_and_below_one_only_outwards() -> None:
 def test_a_plan_always_leaves_some_of_the_picture(
     jitter: float, resize: float, width_px: int, height_px: int, position: int
 ) -> None:
-    plan = draw_plan(NET, jitter, resize, width_px, height_px, 3, position)
+    plan = plan_of(NET, jitter, resize, width_px, height_px, 3, position)
     assert max(plan.pleft, 0) + max(plan.pright, 0) < width_px
     assert max(plan.ptop, 0) + max(plan.pbot, 0) < height_px
 
 
 def test_a_factor_of_zero_means_one() -> None:
-    plan = draw_plan(replace(NET, saturation=0.0, exposure=0.0), 0.3, 1.0, 640, 480, 1, 2)
+    plan = plan_of(replace(NET, saturation=0.0, exposure=0.0), 0.3, 1.0, 640, 480, 1, 2)
     assert (plan.saturation, plan.exposure) == (1.0, 1.0)
+
+
+def test_a_letter_box_gives_the_crop_the_shape_of_the_net() -> None:
+    boxed = replace(PLAIN, letter_box=True)
+
+    def cuts(picture_px: tuple[int, int], input_px: tuple[int, int]) -> tuple[int, ...]:
+        plan = draw_plan(boxed, Yolo(line=2, jitter=0), picture_px, input_px, 1, 2)
+        return plan.pleft, plan.ptop, plan.pright, plan.pbot
+
+    assert cuts((640, 480), (416, 416)) == (0, -80, 0, -80)
+    assert cuts((480, 640), (416, 416)) == (-80, 0, -80, 0)
+    assert cuts((100, 75), (96, 32)) == (-62, 0, -62, 0)  # 62.5, truncated as in C
+    assert cuts((96, 32), (96, 32)) == (0, 0, 0, 0)
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 500), st.integers(1, 500)),
+    st.sampled_from([(64, 64), (96, 32), (32, 608)]),
+    st.integers(0, 2**40),
+)
+def test_a_letter_box_only_adds_borders_to_what_jitter_and_resize_cut(
+    picture_px: tuple[int, int], input_px: tuple[int, int], position: int
+) -> None:
+    head = Yolo(line=2, jitter=0.3, resize=1.5)
+    plain = draw_plan(NET, head, picture_px, input_px, 3, position)
+    boxed = draw_plan(replace(NET, letter_box=True), head, picture_px, input_px, 3, position)
+
+    (width_px, height_px), (width, height) = picture_px, input_px
+    wider = [plain.pleft - boxed.pleft, plain.pright - boxed.pright]
+    higher = [plain.ptop - boxed.ptop, plain.pbot - boxed.pbot]
+    # Truncation of both cuts, and of the border, moves each by less than a pixel.
+    needed = max(0.0, height_px * width / height - width_px) / 2
+    assert all(needed - 1 <= border <= needed + 1 for border in wider)
+    needed = max(0.0, width_px * height / width - height_px) / 2
+    assert all(needed - 1 <= border <= needed + 1 for border in higher)
+
+
+def test_blur_and_noise_are_drawn_beside_the_others() -> None:
+    head = Yolo(line=2, jitter=0.3)
+    both = replace(NET, blur=5, gaussian_noise=300)
+    plans = [draw_plan(both, head, (640, 480), (64, 64), 9, position) for position in range(900)]
+
+    for position, plan in enumerate(plans[:50]):
+        plain = draw_plan(NET, head, (640, 480), (64, 64), 9, position)
+        assert replace(plan, blur=0, gaussian_noise=0, noise=0) == plain
+    for blur in (0, 1, 5):  # 300 expected, standard deviation 14
+        assert 240 < sum(plan.blur == blur for plan in plans) < 360
+    noisy = [plan for plan in plans if plan.gaussian_noise]
+    assert {plan.gaussian_noise for plan in noisy} == {127}  # as large as Darknet lets it be
+    assert 375 < len(noisy) < 525  # 450 expected, standard deviation 15
+    assert len({plan.noise for plan in noisy}) == len(noisy)
+
+
+def test_the_plans_of_the_pictures_of_a_sample_never_change() -> None:
+    # Raise `numerics` if this must change.
+    net = replace(NET, blur=5, gaussian_noise=20)
+    head = Yolo(line=2, jitter=0.3, resize=1.5)
+    found = [draw_plan(net, head, (640, 480), (64, 64), 1, 12345, picture) for picture in (0, 3)]
+
+    assert found == [
+        Plan(
+            pleft=-103,
+            ptop=102,
+            pright=199,
+            pbot=91,
+            flip=False,
+            hue=0.02601412683725357,
+            saturation=1.1191093921661377,
+            exposure=1.0331573486328125,
+            shuffle=703018193580238229,
+            blur=1,
+            gaussian_noise=20,
+            noise=13790364132872738092,
+        ),
+        Plan(
+            pleft=-121,
+            ptop=-126,
+            pright=-69,
+            pbot=89,
+            flip=True,
+            hue=-0.03549236059188843,
+            saturation=1.1313918828964233,
+            exposure=0.7934315204620361,
+            shuffle=15028740834772329759,
+            blur=5,
+            gaussian_noise=20,
+            noise=10124061551268989986,
+        ),
+    ]
 
 
 # ---- pixels
@@ -276,7 +373,7 @@ def test_dropped_boxes_count_towards_max() -> None:
 
 
 def test_a_picture_without_boxes_has_no_truths() -> None:
-    plan = draw_plan(NET, 0.3, 1.0, 100, 100, 1, 2)
+    plan = plan_of(NET, 0.3, 1.0, 100, 100, 1, 2)
     assert apply_to_truths(boxes_of(), plan, 100, 100, 64, 64, 200).shape == (0, 5)
 
 

@@ -79,7 +79,9 @@ TRAINING_OF_LAYERS = frozenset(
     }
 )
 """Keys of layers that steer the training and leave the network's shape alone."""
-DETECTION = frozenset(["nms_kind", "beta_nms", "letter_box"])
+DETECTION = frozenset(["nms_kind", "beta_nms"])
+WITHOUT_EFFECT = "net.letter_box", "False"
+"""Stands in every recipe and in no course: letter_box was once a key of detection only."""
 ABSENT = "absent"
 CHANGE = "change"
 """Kind of the marks that allowed changes leave."""
@@ -93,6 +95,8 @@ def new_course(recipe: RecipeRecord) -> str:
     """
     hasher = xxhash.xxh3_128()
     for key in sorted(recipe.keys):
+        if (key, recipe.keys[key]) == WITHOUT_EFFECT:
+            continue
         if not _of_schedule(key) and not _of_detection(key):
             hasher.update(f"{key}={recipe.keys[key]}\n".encode())
     hasher.update(np.ascontiguousarray(recipe.label_digests).data)

@@ -1,9 +1,9 @@
-"""Darknet's augmentation in three steps: draw a plan, apply it to the pixels, to the truths.
+"""Darknet's augmentation of one picture: draw a plan, apply it to the truths, to the pixels.
 
-A `Plan` says all that will happen to one sample, in pixels of its picture. It is drawn from
-(seed, position) alone, so a sample never depends on its neighbours, on workers or on history.
+A `Plan` says all that will happen to a picture, in its own pixels. It is drawn from (seed,
+position, picture) alone, so a sample never depends on its neighbours, on workers or on history.
 
-Not covered: mosaic, mixup, blur, noise and letter_box; the cfg reader refuses them.
+Not covered: what blur and noise do to the pixels (blur.py, noise.py).
 
 Source:
     AlexeyAB/darknet 59596d78, build with OpenCV: src/data.c load_data_detection (the first
@@ -18,17 +18,18 @@ import numpy.typing as npt
 
 from relume.data.image import Pixels
 from relume.draws import draw_words, uniforms_from_words
-from relume.formats.sections import Net
+from relume.formats.sections import Net, Yolo
 
 Boxes = npt.NDArray[np.float32]
 """[N, 5]: class, then centre x, centre y, width, height relative to the picture."""
 
 ONE, TWO = np.float32(1), np.float32(2)
+LARGEST_NOISE = 127
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to one picture: cut, flip, colour, and the order of its boxes."""
+    """What happens to one picture: cut, flip, colour, blur, noise, and the order of its boxes."""
 
     pleft: int = 0
     """Pixels cut off at the left side; a negative number adds a border instead."""
@@ -42,35 +43,56 @@ class Plan:
     exposure: float = 1.0
     shuffle: int | None = None
     """Seed of the order of the boxes; None leaves them as they are."""
+    blur: int = 0
+    """0 none, 1 all but the objects, above: the whole picture with a kernel of so many pixels."""
+    gaussian_noise: int = 0
+    """Standard deviation, in levels of 0 to 255; 0 none."""
+    noise: int = 0
+    """Seed of the noise."""
 
 
 def draw_plan(
-    net: Net, jitter: float, resize: float, width_px: int, height_px: int, seed: int, position: int
+    net: Net,
+    head: Yolo,
+    picture_px: tuple[int, int],
+    input_px: tuple[int, int],
+    seed: int,
+    position: int,
+    picture: int = 0,
 ) -> Plan:
-    """Return the plan of the sample at `position`.
+    """Return the plan of one picture of the sample at `position`.
 
-    Thirteen words are drawn, whatever the settings, so that switching one kind of augmentation
-    off leaves the others as they were: resize left/top, resize right/bottom, jitter left,
-    right, top, bottom, flip, hue, saturation, its inversion, exposure, its inversion, shuffle.
+    The words are drawn whatever the settings, so that switching one kind of augmentation off
+    leaves the others as they were. Thirteen of "augment": resize left/top, resize
+    right/bottom, jitter left, right, top, bottom, flip, hue, saturation, its inversion,
+    exposure, its inversion, shuffle. Kinds that came later have words by their own name.
 
     Args:
-        net: flip, hue, saturation and exposure.
-        jitter: of the last [yolo]; largest cut or border, as a part of the picture's side.
-        resize: of the last [yolo]; factor of zoom, below 1 only outwards.
-        width_px: width of the picture as it was read.
-        height_px: its height.
+        net: flip, hue, saturation, exposure, letter_box, blur and gaussian_noise.
+        head: the last [yolo]: jitter, the largest cut or border as a part of a side, and
+            resize, the factor of zoom, below 1 only outwards.
+        picture_px: width and height of the picture as it was read.
+        input_px: width and height of the net's input.
+        picture: its number in the sample.
     """
-    words = draw_words(seed, "augment", (position,), 13)
+    address = (position, picture)
+    words = draw_words(seed, "augment", address, 13)
     zoom_1, zoom_2, *jitters, flip, hue, sat, sat_inverted, exp, exp_inverted = uniforms_from_words(
         words[:12]
     )
     left, right, top, bottom = jitters
-    pleft = _cut_px(width_px, jitter, left, resize, zoom_1)
-    pright = _cut_px(width_px, jitter, right, resize, zoom_2)
-    ptop = _cut_px(height_px, jitter, top, resize, zoom_1)
-    pbot = _cut_px(height_px, jitter, bottom, resize, zoom_2)
+    width_px, height_px = picture_px
+    pleft = _cut_px(width_px, head.jitter, left, head.resize, zoom_1)
+    pright = _cut_px(width_px, head.jitter, right, head.resize, zoom_2)
+    ptop = _cut_px(height_px, head.jitter, top, head.resize, zoom_1)
+    pbot = _cut_px(height_px, head.jitter, bottom, head.resize, zoom_2)
+    if net.letter_box:
+        border_x, border_y = _letter_box(picture_px, input_px)
+        pleft, pright = int(np.float32(pleft) - border_x), int(np.float32(pright) - border_x)
+        ptop, pbot = int(np.float32(ptop) - border_y), int(np.float32(pbot) - border_y)
     if not (_is_visible(pleft, pright, width_px) and _is_visible(ptop, pbot, height_px)):
         pleft = pright = ptop = pbot = 0
+    gaussian_noise, noise = _noise(net, seed, address)
     return Plan(
         pleft=pleft,
         ptop=ptop,
@@ -81,6 +103,9 @@ def draw_plan(
         saturation=_scale(net.saturation, sat, sat_inverted),
         exposure=_scale(net.exposure, exp, exp_inverted),
         shuffle=int(words[12]),
+        blur=_blur(net, seed, address),
+        gaussian_noise=gaussian_noise,
+        noise=noise,
     )
 
 
@@ -144,6 +169,34 @@ def _cut_px(side_px: int, jitter: float, draw: np.float32, resize: float, zoom: 
     lowest = int(side * (ONE - ONE / outwards) / TWO)
     highest = int(side * (ONE - ONE / inwards) / TWO) if resize >= 1 else 0
     return int(np.float32(cut) + _between(np.float32(lowest), np.float32(highest), zoom))
+
+
+def _letter_box(
+    picture_px: tuple[int, int], input_px: tuple[int, int]
+) -> tuple[np.float32, np.float32]:
+    """Return the borders, left and right or above and below, that give the net's shape."""
+    (width, height), (net_width, net_height) = (
+        (np.float32(side) for side in size) for size in (picture_px, input_px)
+    )
+    net_shape = net_width / net_height
+    if width / height / net_shape > 1:
+        return np.float32(0), (width / net_shape - height) / TWO
+    return (height * net_shape - width) / TWO, np.float32(0)
+
+
+def _blur(net: Net, seed: int, address: tuple[int, int]) -> int:
+    """Return nothing, the background or the whole picture with equal probability."""
+    if not net.blur:
+        return 0
+    return (0, 1, net.blur)[int(draw_words(seed, "blur", address, 1)[0]) % 3]
+
+
+def _noise(net: Net, seed: int, address: tuple[int, int]) -> tuple[int, int]:
+    """Return the standard deviation, half of the time 0, and a seed."""
+    if not net.gaussian_noise:
+        return 0, 0
+    choice, noise = (int(word) for word in draw_words(seed, "noise", address, 2))
+    return (min(net.gaussian_noise, LARGEST_NOISE), noise) if choice % 2 else (0, 0)
 
 
 def _is_visible(start_cut_px: int, end_cut_px: int, side_px: int) -> bool:

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.blur import apply_blur
 from relume.data.image import IMPATIENT, Pixels, read_picture
 from relume.data.loaders import Loaders, Task
+from relume.data.noise import apply_noise
 from relume.data.order import index_at
 from relume.data.patience import Patience
 from relume.errors import Unavailable
@@ -85,12 +87,13 @@ def load_sample(
     height_px, width_px, _ = picture.shape
     head = source.head
     plan = draw_plan(
-        source.net, head.jitter, head.resize, width_px, height_px, source.seed, position
+        source.net, head, (width_px, height_px), (width, height), source.seed, position
     )
-    image = apply_to_pixels(picture, plan, width, height)
     truths = apply_to_truths(
         source.labels[index], plan, width_px, height_px, width, height, head.max
     )
+    image = apply_to_pixels(picture, plan, width, height)
+    image = apply_noise(apply_blur(image, truths, plan.blur), plan.gaussian_noise, plan.noise)
     return Sample(image, truths, position, index, digest)
 
 

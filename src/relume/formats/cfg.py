@@ -44,6 +44,8 @@ from relume.formats.sections import (
 __all__ = ["Purpose", "layer_sizes", "parse_cfg", "read_cfg", "recipe_keys"]
 
 Purpose = Literal["train", "detect"]
+LATER_KEYS = frozenset(["blur", "gaussian_noise"])
+"""Fields that came when there were runs already, whose recipes do not name them."""
 Values = dict[str, Any]
 
 
@@ -93,7 +95,8 @@ def parse_cfg(text: str, path: str, purpose: Purpose) -> Cfg:
 def recipe_keys(cfg: Cfg) -> dict[str, str]:
     """Return every value that can change a number, by name: {"5.convolutional.size": "3", ...}.
 
-    Two cfgs that mean the same give the same mapping, however they are written.
+    Two cfgs that mean the same give the same mapping, however they are written. A key of
+    LATER_KEYS stands there only if it has an effect.
     """
     named: list[tuple[str, Net | Layer]] = [("net", cfg.net)]
     named += [(f"{i}.{type(layer).__name__.lower()}", layer) for i, layer in enumerate(cfg.layers)]
@@ -102,6 +105,7 @@ def recipe_keys(cfg: Cfg) -> dict[str, str]:
         for name, section in named
         for field in fields(section)
         if field.name not in ("line", "written_batch")
+        and not (field.name in LATER_KEYS and getattr(section, field.name) == field.default)
     }
 
 
@@ -209,8 +213,6 @@ def _check_training(net: Net, section: Section, path: str) -> None:
     if net.policy == "steps" and not (net.steps and len(net.steps) == len(net.scales)):
         found = f"policy=steps with {len(net.steps)} steps and {len(net.scales)} scales"
         refuse("steps", found, "steps and scales need one value each per step")
-    if net.letter_box:
-        refuse("letter_box", "letter_box=1 is not supported yet in training", "remove the line")
 
 
 def _layer(section: Section, index: int, path: str) -> Layer:

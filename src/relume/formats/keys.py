@@ -141,6 +141,8 @@ READ: Mapping[str, Mapping[str, Converter]] = {
         "flip": flag,
         "resize_step": integer(1),
         "letter_box": flag,
+        "blur": integer(0),
+        "gaussian_noise": integer(0),
     },
     "convolutional": {
         "filters": integer(1),
@@ -208,8 +210,6 @@ INERT: Mapping[str, tuple[str, ...]] = {
 
 NOT_IN_TRAINING: Mapping[str, Mapping[str, Neutral]] = {
     "net": {
-        "blur": 0,
-        "gaussian_noise": 0,
         "mixup": 0,
         "cutmix": 0,
         "mosaic": 0,

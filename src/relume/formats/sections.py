@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """[net]: the input, the optimizer, the schedule and the colour augmentation."""
+    """[net]: the input, the optimizer, the schedule and the augmentation."""
 
     line: int
     """Line of the section header, for error messages."""
@@ -49,7 +49,12 @@ class Net:
     flip: bool = True
     resize_step: int = 32
     letter_box: bool = False
-    """Detection keeps the picture's shape. Training with it is not supported yet."""
+    """Training and detection keep the picture's shape."""
+    blur: int = 0
+    """1 blurs the background of two pictures in three; k > 1 that of one in three and the whole
+    of another, with a kernel of k pixels."""
+    gaussian_noise: int = 0
+    """Standard deviation of the noise on half of the pictures, in levels of 0 to 255."""
 
     @property
     def mini_batch(self) -> int:
