@@ -30,13 +30,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "formats", "spec", "checkpoint", "screen"},
     "train": {
         *("errors", "formats", "schedule", "spec", "data", "model", "checkpoint", "kernels"),
+        "figures",
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
+    "figures": set(),
+    "datasets": {"errors", "draws", "formats", "figures"},
     "drawing": set(),
     "screen": {"errors"},
     "commands": {
         *("errors", "formats", "spec", "data", "model", "checkpoint", "train"),
-        *("proof", "drawing", "screen"),
+        *("proof", "datasets", "drawing", "screen"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

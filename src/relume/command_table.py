@@ -112,6 +112,23 @@ COMMANDS = (
         },
     ),
     Command(
+        "detector calc_anchors",
+        ("DATA",),
+        "Find anchors that fit the boxes of DATA's train list: k-means by IoU, from several "
+        "starts of k-means++. Writes anchors.txt, counters_per_class.txt and a picture of the "
+        "clusters, cloud.png, into the current folder.",
+        "relume detector calc_anchors data/obj.data -num_of_clusters 9 -width 416 -height 416",
+        "relume.commands.anchors:calc_anchors",
+        {
+            "-num_of_clusters": Flag(int, "anchors (default 5)", "N"),
+            "-width": Flag(int, "of the network's input, as in the cfg; needed", "W"),
+            "-height": Flag(int, "of the network's input, as in the cfg; needed", "H"),
+            "-seed": Flag(int, "seed of the starts; goes before seed= of the data file", "N"),
+            "-show": Flag(bool, "accepted for Darknet's sake; the picture is written anyway"),
+            "-dont_show": DONT_SHOW,
+        },
+    ),
+    Command(
         "partial",
         ("CFG", "WEIGHTS", "OUT", "N"),
         "Write the first N layers of WEIGHTS to OUT: a start for training another net.",
@@ -186,11 +203,11 @@ FLAGS_NOT_YET = frozenset([
     "-map", "-mAP_epochs", "-iou_thresh", "-points", "-gpus", "-mjpeg_port", "-show_imgs",
     "-chart", "-benchmark", "-benchmark_layers", "-save_labels", "-prefix", "-out_filename",
     "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
-    "-s", "-dontdraw_bbox", "-hier", "-num_of_clusters", "-width", "-height", "-show",
+    "-s", "-dontdraw_bbox", "-hier",
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""
 COMMANDS_NOT_YET = frozenset([
-    "valid", "recall", "map", "calc_anchors", "draw", "demo", "detect", "average", "statistics",
+    "valid", "recall", "map", "draw", "demo", "detect", "average", "statistics",
     "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
     "classifier",
 ])  # fmt: skip

@@ -4,22 +4,15 @@ Equal histories give equal pictures: fixed size, fixed style, no times, and poin
 iteration number instead of by what happened to be on the screen.
 """
 
-import io
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# A notebook asks every program it starts for a backend of its own, which need not exist here.
-os.environ["MPLBACKEND"] = "agg"
-
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from relume.checkpoint.state import History
+from relume.figures import Figure, fixed_style, png, printable
 from relume.train.step import updated_average
 
 Curve = npt.NDArray[np.float64 | np.int64]
@@ -66,11 +59,7 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         max_batches: right end of the axis.
     """
     iterations, average, parts, rates, last_average = _curves(history)
-    shown = title.encode("utf-8", "backslashreplace").decode()  # a name need not be text
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()  # whatever style the user's own settings ask for
-        # A letter that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    with fixed_style():
         figure = Figure(figsize=(10, 7.5), dpi=100)
         loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         for (_, label, colour), values in zip(_PARTS, parts, strict=True):
@@ -83,7 +72,7 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         loss.grid(True, which="both", color="0.9")
         if last_average is not None:
             loss.set_title(
-                f"{shown}: iteration {history.iteration} of {max_batches}, "
+                f"{printable(title)}: iteration {history.iteration} of {max_batches}, "
                 f"average loss {last_average:.4f}",
                 parse_math=False,
             )
@@ -95,9 +84,7 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         rate.grid(True, color="0.9")
         figure.subplots_adjust(left=0.09, right=0.97, top=0.94, bottom=0.08, hspace=0.08)
         figure.align_ylabels()
-        out = io.BytesIO()
-        figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+        return png(figure)
 
 
 def _curves(history: History) -> tuple[Curve, Curve, list[Curve], Curve, float | None]:

@@ -1,0 +1,106 @@
+"""The pictures that a data set lists, with their boxes, and the text of lists and labels.
+
+A picture is a path; where its labels lie is Darknet's rule (`formats/data_files.py`).
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from relume.errors import DataFileError
+from relume.formats.data_files import DataFile, label_path, read_labels, read_names, resolve
+
+Boxes = npt.NDArray[np.float32]
+"""[N, 5]: class, then centre x, y and width, height relative to the picture."""
+
+ANY_CLASS = 100_000
+"""More classes than there are, where nothing says how many."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture and its boxes."""
+
+    path: Path
+    boxes: Boxes
+
+
+def classes_of(data_file: DataFile) -> int | None:
+    """Return how many classes a data file says there are, or names; None: it does not say.
+
+    Raises:
+        DataFileError: the two do not agree, or the names cannot be read.
+    """
+    named = None
+    if "names" in data_file.values:
+        names_path = resolve(data_file.text("names"), data_file.path)
+        named = len(read_names(names_path))
+    classes = data_file.integer("classes", named or 0) or None
+    if named is not None and classes != named:
+        place = f"{data_file.path}:{data_file.lines['classes']}"
+        raise DataFileError(place, f"classes={classes}", f"{named}, the names in {names_path}")
+    return classes
+
+
+def read_labelled(paths: Iterable[Path], classes: int = ANY_CLASS) -> list[Labelled]:
+    """Return the pictures with the boxes of their label files; a missing file holds none.
+
+    Raises:
+        DataFileError: a picture has an ending that none of Darknet's has.
+        LabelError: a label file cannot be understood, or has a class beyond `classes`.
+    """
+    return [Labelled(path, read_labels(label_path(path), classes).boxes) for path in paths]
+
+
+def pictures_per_class(labels: Sequence[Boxes], classes: int) -> npt.NDArray[np.int64]:
+    """Return in how many pictures every class occurs."""
+    present = [np.unique(boxes[:, 0].astype(np.int64)) for boxes in labels]
+    return np.bincount(np.concatenate([*present, _NO_CLASS]), minlength=classes)
+
+
+def boxes_per_class(labels: Sequence[Boxes], classes: int) -> npt.NDArray[np.int64]:
+    """Return how many boxes every class has."""
+    found = [boxes[:, 0].astype(np.int64) for boxes in labels]
+    return np.bincount(np.concatenate([*found, _NO_CLASS]), minlength=classes)
+
+
+_NO_CLASS = np.zeros(0, np.int64)
+
+
+def format_labels(boxes: Boxes) -> bytes:
+    """Return the text of a label file, with the fewest digits that read back as these numbers."""
+    return b"".join(
+        f"{int(box[0])} {' '.join(_digits(value) for value in box[1:])}\n".encode() for box in boxes
+    )
+
+
+def _digits(value: np.float32) -> str:
+    return np.format_float_positional(value, unique=True, trim="-")
+
+
+def format_list(paths: Iterable[Path], folder: Path) -> bytes:
+    """Return the text of a list that lies in `folder`, which need not be the current one.
+
+    A picture below the folder is written as seen from there, so that the data set can be moved
+    as a whole; any other with its whole path.
+
+    Raises:
+        DataFileError: a path that no list can hold, since it has a line break.
+    """
+    home = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay links
+    lines = []
+    for path in paths:
+        whole = Path(os.path.abspath(path))  # noqa: PTH100
+        entry = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+        if len(entry.splitlines()) != 1 or entry != entry.strip():
+            raise DataFileError(
+                repr(entry),
+                "a list has one path a line",
+                "no line break in it, no space at its ends",
+            )
+        lines.append(os.fsencode(entry) + b"\n")
+    return b"".join(lines)

@@ -1,0 +1,40 @@
+"""What all charts share: one fixed style, and a PNG of equal bytes for equal contents."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# A notebook asks every program it starts for a backend of its own, which need not exist here.
+os.environ["MPLBACKEND"] = "agg"
+
+import matplotlib
+from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "Figure", "fixed_style", "png", "printable"]
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000")
+"""Okabe and Ito's palette without its yellow: told apart by colour-blind people, and on white."""
+
+
+@contextmanager
+def fixed_style() -> Iterator[None]:
+    """Draw inside this block in Matplotlib's own style, whatever the user's settings ask for."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as a PNG, without the name of the program."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def printable(title: str) -> str:
+    """Return a title that can be drawn: a file's name need not be text."""
+    return title.encode("utf-8", "backslashreplace").decode()

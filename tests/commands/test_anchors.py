@@ -1,0 +1,88 @@
+"""`relume detector calc_anchors`: Darknet's flags, words and files, and one line for a mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import relume
+from tests.datasets.small_sets import write_set
+
+PICTURES = {
+    "one": [(0, 0.5, 0.5, 0.25, 0.5), (1, 0.5, 0.5, 0.5, 0.5), (1, 0.2, 0.5, 0.0, 0.5)],
+    "two": [(1, 0.5, 0.5, 0.25, 0.5)],
+    "none": [],
+}
+WORDS = "-num_of_clusters", "2", "-width", "416", "-height", "208"
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_set(tmp_path, PICTURES)
+
+
+def test_anchors_counters_and_picture_are_written_and_told(data: Path) -> None:
+    ended = relume("detector", "calc_anchors", data, *WORDS, "-show")
+
+    assert ended.status == 0
+    assert ended.out.splitlines() == [
+        "num_of_clusters = 2, width = 416, height = 208",
+        "loaded image: 3 box: 4",
+        "k-means++ from 10 starts, seed 0; the best one:",
+        "counters_per_class = 1, 3",
+        "avg IoU = 100.00 %",
+        "anchors = 104,104, 208,104",
+        "written: anchors.txt, counters_per_class.txt, cloud.png",
+    ]
+    assert "train.txt: 1 boxes have no size; they are left out" in ended.err
+    folder = data.parent
+    assert (folder / "anchors.txt").read_bytes() == b"104,104, 208,104"
+    assert (folder / "counters_per_class.txt").read_bytes() == b"counters_per_class = 1, 3"
+    assert (folder / "cloud.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_small_width_means_cells_as_in_darknet(data: Path) -> None:
+    relume("detector", "calc_anchors", data, "-num_of_clusters", 2, "-width", 13, "-height", 13)
+
+    assert (data.parent / "anchors.txt").read_text() == "3.2500,6.5000, 6.5000,6.5000"
+
+
+def test_the_seed_of_the_data_file_holds_unless_the_flag_says_another(data: Path) -> None:
+    data.write_text(data.read_text() + "seed = 5\n")
+
+    assert "seed 5;" in relume("detector", "calc_anchors", data, *WORDS).out
+    assert "seed 6;" in relume("detector", "calc_anchors", data, *WORDS, "-seed", 6).out
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (("-width", 416), "-height: is missing; the network's, as in the cfg, say 416"),
+        (("-width", 0, "-height", 1), "-width: 0; 1 to 65536"),
+        (
+            ("-width", 416, "-height", 416, "-num_of_clusters", 3),
+            "{0}/train.txt: 2 different shapes of boxes; at least 3, one for each anchor",
+        ),
+        (("-width", 416, "-height", 416, "-num_of_clusters", -1), "-num_of_clusters: -1; 1 to"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    data: Path, flags: tuple[object, ...], error: str
+) -> None:
+    ended = relume("detector", "calc_anchors", data, *flags)
+
+    assert ended.status == 2
+    assert ended.error.startswith(error.format(data.parent).replace(f"{data.parent}/", ""))
+    assert not (data.parent / "anchors.txt").exists()
+
+
+def test_a_class_beyond_the_names_and_a_wrong_count_are_named(data: Path) -> None:
+    label = data.parent / "img" / "two.txt"
+    label.write_text("2 .5 .5 .5 .5\n")
+    beyond = relume("detector", "calc_anchors", data, *WORDS)
+    data.write_text(data.read_text().replace("classes = 2", "classes = 3"))
+    count = relume("detector", "calc_anchors", data, *WORDS)
+
+    assert (beyond.status, count.status) == (2, 2)
+    assert beyond.error == "img/two.txt:1: class 2; the cfg's classes are 0..1"
+    assert count.error == f"{data}:1: classes=3; 2, the names in obj.names"
