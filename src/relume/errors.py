@@ -6,6 +6,7 @@ RelumeError
 │   ├── DataFileError       .data, .names, image lists
 │   ├── LabelError          a label file
 │   ├── ImageError          a picture
+│   │   └── Undecodable     its bytes are none
 │   ├── CfgError            a .cfg
 │   └── WeightsError        a Darknet weights file
 ├── CheckpointError         a relume checkpoint, or the folder of a run
@@ -60,6 +61,13 @@ class LabelError(InputError):
 
 class ImageError(InputError):
     """A picture cannot be used."""
+
+
+class Undecodable(ImageError):
+    """The bytes of a picture file, whatever they are, are no picture."""
+
+    digest: int = 0
+    """XXH3-64 of those bytes."""
 
 
 class CfgError(InputError):

@@ -25,6 +25,7 @@ from relume.formats.data_files import (
     read_names,
     resolve,
 )
+from relume.formats.lexer import excerpt
 from relume.formats.sections import Cfg
 
 Warn = Callable[[str], None]
@@ -34,6 +35,9 @@ Labels = tuple[npt.NDArray[np.float32], ...]
 
 AUTO = "auto"
 """The value of savelast that leaves the interval to the cost of saving."""
+
+STOP, SKIP = "stop", "skip"
+"""The values of `bad`. Neither changes a number: where a run stops there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Operation:
     savebudget_gb: float = 100.0
     """Gigabytes written a day, where savelast is auto."""
     workers: int = 2
+    bad: str = STOP
+    """What a picture that cannot be decoded does: it stops the run, or is skipped."""
     read_ahead: int = 3
     """Mini-batches that may lie ready before they are needed."""
 
@@ -210,7 +216,17 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         keepstate=keepstate,
         savebudget_gb=_savebudget_gb(data_file),
         workers=workers,
+        bad=_bad(data_file),
     )
+
+
+def _bad(data_file: DataFile) -> str:
+    text = data_file.text("bad", STOP)
+    if text not in (STOP, SKIP):
+        place = f"{data_file.path}:{data_file.lines['bad']}"
+        needed = f"{STOP} or {SKIP}, for pictures that cannot be decoded"
+        raise DataFileError(place, f"bad={excerpt(text)}", needed)
+    return text
 
 
 def _savebudget_gb(data_file: DataFile) -> float:

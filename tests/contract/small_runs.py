@@ -78,8 +78,8 @@ def train_until(
 ) -> TrainState:
     """Start or go on as the command does, in this process; stop after `iteration`.
 
-    And, if `subdivision` is not 0, after so many subdivisions of the next one. What the start
-    says is added to `said`.
+    And, if `subdivision` is not 0, after so many subdivisions of the next one. What is
+    said is added to `said`; without it, the training has nothing to say.
     """
     operation = {"workers": 0, "savelast": 1, **operation}
     spec = read_run(folder, **operation)
@@ -98,7 +98,8 @@ def train_until(
         stop.requested = tuple(done) == end
 
     folder, name = spec.operation.backup, spec.operation.name
-    keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, pytest.fail)
+    warn = pytest.fail if said is None else said.append
+    keeper = Keeper(folder, name, spec.operation.savelast, spec.operation.saveweights, warn)
     journal = Journal(folder / f"{name}.journal.jsonl", state.history, pytest.fail)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_subdivision", train_subdivision)

@@ -176,7 +176,7 @@ def test_the_batch_is_kept_as_it_was_trained_on(damaged: Callable[..., Path]) ->
     folder = damaged(set_to("4.weights", np.nan))
     failed(folder)
     spec = read_run(folder)
-    source = source_of(spec.recipe)
+    source = source_of(spec)
     size = input_size(spec.recipe.cfg, 0, ITERATION + 1)
     kept = folder / "backup" / "net.notfinite" / str(ITERATION + 1)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relume.data.order import index_at, permuted_index
+from relume.data.order import index_at, permuted_index, rows_for
 
 
 def permutation(seed: int, epoch: int, size: int) -> list[int]:
@@ -64,3 +64,17 @@ def test_neighbours_in_the_list_end_up_anywhere() -> None:
     # Uniform steps have the mean 500 and a standard error of 289 / sqrt(999) = 9.
     assert abs(steps.mean() - 500) < 5 * 9.2
     assert (order == np.arange(size)).sum() < 8  # fixed points are Poisson(1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_every_row_stands_in_once_and_evenly(size: int) -> None:
+    firsts, seconds = [], []
+    for position in range(size):
+        rows = list(rows_for(5, position, size))
+        assert sorted(rows) == list(range(size))
+        assert rows[0] == index_at(5, position, size)
+        firsts.append(rows[0])
+        seconds += rows[1:2]
+    assert sorted(firsts) == list(range(size))
+    # A picture stands in for at most one other of an epoch, but where it would for itself.
+    assert all(seconds.count(row) <= 2 for row in seconds)

@@ -13,7 +13,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import IO, Any
 
@@ -270,7 +270,7 @@ def _entries(state: TrainState) -> dict[str, Parts]:
     history = state.history
     marks = {"start": history.start, "marks": [asdict(mark) for mark in history.marks]}
     entries: dict[str, Parts] = {
-        "progress.json": [_json(asdict(state.progress))],
+        "progress.json": [_json(_as_json(state.progress))],
         "history/iterations.bin": [bytes_of(history.records)],
         "history/marks.json": [_json(marks)],
         "recipe/cfg": [recipe.cfg_text.encode("utf-8", "surrogateescape")],
@@ -281,6 +281,12 @@ def _entries(state: TrainState) -> dict[str, Parts]:
     for group in sorted(state.groups):
         entries[f"state/{group}.safetensors"] = tensor_parts(state.groups[group])
     return entries
+
+
+def _as_json(progress: Progress) -> dict[str, Any]:
+    """Return the counters; the skipped pictures only where there are any."""
+    values = asdict(progress)
+    return values if progress.skipped else {k: v for k, v in values.items() if k != "skipped"}
 
 
 def _read(data: Buffer, place: object) -> TrainState:
@@ -300,7 +306,8 @@ def _read(data: Buffer, place: object) -> TrainState:
         records=np.frombuffer(entries.pop("history/iterations.bin"), RECORD),
         marks=tuple(Mark(**mark) for mark in marks["marks"]),
     )
-    progress = Progress(**_parsed(entries.pop("progress.json")))
+    progress = Progress(**{"skipped": (), **_parsed(entries.pop("progress.json"))})
+    progress = replace(progress, skipped=tuple(progress.skipped))
     darknet = memoryview(data)[: manifest["darknet"]["bytes"]]
     weights = parse_weights(darknet, _cfg(recipe.cfg_text), str(place))
     if weights.end != "whole" or weights.trailing:

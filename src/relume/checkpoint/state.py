@@ -90,6 +90,9 @@ class Progress:
     """Images consumed: the one clock."""
     average_loss: float | None = None
     """Darknet's running mean, float32; None before the first iteration."""
+    skipped: tuple[int, ...] = ()
+    """Rows of the image list, in order, that could not be decoded and were replaced; what their
+    bytes were stands with the pictures used."""
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,9 @@ def _inspect_checkpoint(data: bytes, path: str, screen: Screen) -> None:
     screen.line(f"{state.place}, average loss {progress.average_loss}")
     groups = ", ".join(f"{name} ({len(arrays)})" for name, arrays in sorted(state.groups.items()))
     screen.line(f"training state: {groups}")
+    if progress.skipped:
+        lines = ", ".join(str(row + 1) for row in progress.skipped)
+        screen.line(f"skipped pictures, counted in the list: {lines}")
     screen.line(f"{len(state.weights)} arrays of weights, all layers filled")
     screen.line(f"course {state.course}, state {state.digest().hex()}")
     for mark in state.history.marks:

@@ -6,8 +6,8 @@ since OpenCV and file reading release Python's lock.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,10 +20,13 @@ from relume.data.blur import apply_blur
 from relume.data.image import IMPATIENT, Pixels, read_picture
 from relume.data.loaders import Loaders, Task
 from relume.data.noise import apply_noise
-from relume.data.order import index_at
+from relume.data.order import rows_for
 from relume.data.patience import Patience
-from relume.errors import Unavailable
+from relume.errors import ImageError, Unavailable, Undecodable
 from relume.formats.sections import Net, Yolo
+
+MOST_BAD_TOGETHER = 1000
+"""Pictures in a row that cannot be decoded: no mishap of single files any more."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Source:
     """Where each image was named ("train.txt:7"), for messages."""
     labels: Sequence[Boxes]
     """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
+    skips_bad: bool = False
+    """Whether another picture takes the place of one that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Sample:
     """Row in the image list."""
     digest: int
     """XXH3-64 of the file's bytes."""
+    skipped: Mapping[int, int]
+    """Digest by row of the pictures that could not be decoded, in whose place it stands."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class MiniBatch:
     indices: tuple[int, ...]
     digests: npt.NDArray[np.uint64]
     """[b]: XXH3-64 of the picture files."""
+    skipped: Mapping[int, int] = field(default_factory=dict)
+    """Digest by row of the pictures that could not be decoded, and were replaced."""
 
 
 def load_sample(
@@ -80,10 +89,7 @@ def load_sample(
     Raises:
         ImageError, Unavailable: its picture cannot be read or decoded.
     """
-    index = index_at(source.seed, position, len(source.image_paths))
-    picture, digest = read_picture(
-        source.image_paths[index], source.net.channels, source.places[index], patience
-    )
+    index, picture, digest, skipped = read_usable(source, position, patience)
     height_px, width_px, _ = picture.shape
     head = source.head
     plan = draw_plan(
@@ -94,7 +100,35 @@ def load_sample(
     )
     image = apply_to_pixels(picture, plan, width, height)
     image = apply_noise(apply_blur(image, truths, plan.blur), plan.gaussian_noise, plan.noise)
-    return Sample(image, truths, position, index, digest)
+    return Sample(image, truths, position, index, digest, skipped)
+
+
+def read_usable(
+    source: Source, position: int, patience: Patience
+) -> tuple[int, Pixels, int, dict[int, int]]:
+    """Return row, pixels and digest of the picture at `position`, and which were skipped for it.
+
+    Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
+    (source, position, the bytes of the files): the same in every thread and after every stop.
+
+    Raises:
+        ImageError, Unavailable: a picture cannot be read; or not decoded, and none is skipped.
+    """
+    skipped: dict[int, int] = {}
+    for row in rows_for(source.seed, position, len(source.image_paths)):
+        path, place = source.image_paths[row], source.places[row]
+        try:
+            return row, *read_picture(path, source.net.channels, place, patience), skipped
+        except Undecodable as error:
+            if not source.skips_bad:
+                remedy = f"{error.remedy}, or set bad=skip in the data file"
+                raise Undecodable(place, error.found, error.needed, remedy) from error
+            skipped[row] = error.digest
+        if len(skipped) == MOST_BAD_TOGETHER:
+            break
+    row = next(iter(skipped))
+    found = f"none of the {len(skipped)} pictures tried from this one on can be decoded"
+    raise ImageError(source.places[row], found, "pictures", "`relume check DATA CFG` names them")
 
 
 def load_mini_batch(source: Source, first_position: int, width: int, height: int) -> MiniBatch:
@@ -204,4 +238,5 @@ def _joined(samples: Sequence[Sample]) -> MiniBatch:
         positions=tuple(sample.position for sample in samples),
         indices=tuple(sample.index for sample in samples),
         digests=np.array([sample.digest for sample in samples], dtype=np.uint64),
+        skipped=dict(sorted(item for sample in samples for item in sample.skipped.items())),
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from relume.data.patience import Patience
-from relume.errors import ImageError
+from relume.errors import Undecodable
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, channels], RGB or one grey channel."""
@@ -34,7 +34,8 @@ def read_picture(
         place: where the picture was named ("train.txt:7"), for messages; else the path.
         patience: with a disk that does not give the file.
     Raises:
-        ImageError: the file cannot be read (its cause is then the OSError), or not decoded.
+        ImageError: the file cannot be read; its cause is the OSError.
+        Undecodable: its bytes are no picture.
         Unavailable: the disk did not give it, however often it was asked.
     Source:
         AlexeyAB/darknet 59596d78 src/image_opencv.cpp load_image_mat.
@@ -51,7 +52,9 @@ def read_picture(
     if decoded is None:
         found = f"{name}cannot be decoded ({len(content)} bytes)"
         needed = "a picture such as JPEG, PNG or BMP is needed"
-        raise ImageError(place, found, needed, "replace the file or take it off the list")
+        bad = Undecodable(place, found, needed, "replace the file or take it off the list")
+        bad.digest = xxh3_64_intdigest(content)
+        raise bad
     if channels == 3:
         cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
     pixels: Pixels = decoded.reshape(decoded.shape[0], decoded.shape[1], channels)

@@ -10,6 +10,7 @@ Not covered: Darknet draws with replacement, so that of n images about n/e go un
 epoch; here every image is seen exactly once per epoch.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 from xxhash import xxh3_64_intdigest
@@ -26,6 +27,22 @@ def index_at(seed: int, position: int, size: int) -> int:
     """Return the row of the image list (0 <= row < size) that stands at `position` >= 0."""
     epoch, i = divmod(position, size)
     return permuted_index(seed, epoch, size, i)
+
+
+def rows_for(seed: int, position: int, size: int) -> Iterator[int]:
+    """Yield the row at `position`, then, each once, all others that may take its place.
+
+    They follow in the order of another permutation, from the position's own place in it, so
+    that the pictures that stand in for others are spread evenly too.
+    """
+    first = index_at(seed, position, size)
+    yield first
+    epoch, i = divmod(position, size)
+    other_seed = int(draw_words(seed, "replacement", (), 1)[0])
+    for k in range(size):
+        row = permuted_index(other_seed, epoch, size, (i + k) % size)
+        if row != first:
+            yield row
 
 
 def permuted_index(seed: int, epoch: int, size: int, i: int) -> int:

@@ -23,7 +23,7 @@ from relume.formats.lexer import excerpt
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget seed top hier"
+    "savebudget seed top hier bad"
 )
 
 _LABEL_FOLDERS = tuple(

@@ -1,6 +1,6 @@
 """The mini-batches of a run, from any position on, and that no picture has changed meanwhile."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,12 @@ from relume.data.batch import MiniBatch, Source, mini_batches
 from relume.data.patience import Patience
 from relume.errors import ImageError
 from relume.schedule import input_size
-from relume.spec import Recipe, RunSpec
+from relume.spec import SKIP, RunSpec
 
 
-def source_of(recipe: Recipe) -> Source:
+def source_of(spec: RunSpec) -> Source:
     """Return what the samples of a run are made of."""
+    recipe = spec.recipe
     return Source(
         net=recipe.cfg.net,
         head=recipe.cfg.heads[-1],
@@ -21,6 +22,7 @@ def source_of(recipe: Recipe) -> Source:
         image_paths=recipe.images.paths,
         places=[f"{recipe.images.path}:{line}" for line in recipe.images.lines],
         labels=recipe.labels,
+        skips_bad=spec.operation.bad == SKIP,
     )
 
 
@@ -33,7 +35,7 @@ def batches_of(spec: RunSpec, first_position: int, patience: Patience) -> Genera
         return input_size(cfg, recipe.seed, position // cfg.net.batch + 1)
 
     return mini_batches(
-        source_of(recipe),
+        source_of(spec),
         first_position,
         size_of,
         workers=operation.workers,
@@ -44,18 +46,33 @@ def batches_of(spec: RunSpec, first_position: int, patience: Patience) -> Genera
 
 
 def unchanged(
-    batches: Iterator[MiniBatch], pictures: npt.NDArray[np.uint64], recipe: Recipe
+    batches: Iterator[MiniBatch],
+    pictures: npt.NDArray[np.uint64],
+    spec: RunSpec,
+    say: Callable[[str], None],
 ) -> Iterator[MiniBatch]:
-    """Pass mini-batches on, but stop at a picture that differs from when it was last used."""
+    """Pass mini-batches on, but stop at a picture that differs from when it was last used.
+
+    To skip one is to use it, so neither a good picture may turn bad in a run, nor a bad one good.
+    A picture that is skipped for the first time is said.
+    """
+    images, told = spec.recipe.images, set[int]()
     for mini_batch in batches:
-        known = pictures[list(mini_batch.indices)]
-        changed = np.flatnonzero((known != 0) & (known != mini_batch.digests))
+        rows = [*mini_batch.indices, *mini_batch.skipped]
+        digests = np.array([*mini_batch.digests, *mini_batch.skipped.values()], np.uint64)
+        known = pictures[rows]
+        changed = np.flatnonzero((known != 0) & (known != digests))
         if changed.size:
-            index = mini_batch.indices[int(changed[0])]
+            index = rows[int(changed[0])]
             raise ImageError(
-                recipe.images.paths[index],
+                images.paths[index],
                 "the picture has changed since this run used it",
                 "the pictures the run began with",
                 "restore it, or go on with today's pictures by -allow-change",
             )
+        for row in mini_batch.skipped:
+            if not (pictures[row] or row in told):
+                place = f"{images.path}:{images.lines[row]}"
+                say(f"{place}: {images.paths[row]} cannot be decoded; skipped, as bad=skip says")
+                told.add(row)
         yield mini_batch

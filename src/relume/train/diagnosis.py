@@ -74,7 +74,7 @@ def diagnose(spec: RunSpec, state: TrainState, device: torch.device) -> Diagnosi
     network = Network(recipe.cfg, recipe.seed).to(device).train()
     optimizer = build_optimizer(network.trained_parameters(), net)
     install(state, network, optimizer, len(recipe.labels))
-    source, size = source_of(recipe), input_size(recipe.cfg, recipe.seed, state.iteration + 1)
+    source, size = source_of(spec), input_size(recipe.cfg, recipe.seed, state.iteration + 1)
     first = state.iteration * net.batch
     firsts = range(first, first + net.batch, net.mini_batch)
     batch = tuple(load_mini_batch(source, position, *size) for position in firsts)

@@ -111,7 +111,7 @@ def _named(spec: RunSpec, diagnosis: Diagnosis, cause: Cause) -> list[dict[str, 
 
 def _pictures(spec: RunSpec, diagnosis: Diagnosis) -> list[list[dict[str, Any]]]:
     """Return an entry of report.json per picture, by subdivision."""
-    source = source_of(spec.recipe)
+    source = source_of(spec)
     entries, number = [], 0
     for mini_batch in diagnosis.batch:
         of_one = []

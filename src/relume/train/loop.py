@@ -127,7 +127,7 @@ def iterations(
     optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
     pictures, partial = install(start, network, optimizer, len(recipe.labels))
     batches = batches_of(spec, start.progress.seen, Patience(PAUSES_S, stop.is_due, say))
-    return _trained(spec, start, stop, network, optimizer, pictures, partial, batches)
+    return _trained(spec, start, stop, network, optimizer, pictures, partial, batches, say)
 
 
 def _trained(
@@ -139,10 +139,11 @@ def _trained(
     pictures: npt.NDArray[np.uint64],
     partial: Partial,
     batches: Generator[MiniBatch],
+    say: Callable[[str], None],
 ) -> Generator[tuple[TrainState, Report | None]]:
     cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
     records = RecordBuffer(start.history.records)
-    checked = unchanged(batches, pictures, spec.recipe)
+    checked = unchanged(batches, pictures, spec, say)
     state = start.before_partial(net.batch)
     with closing(batches):
         while state.iteration < net.max_batches:
@@ -160,9 +161,11 @@ def _trained(
                 yield with_partial(state, partial, network), None
                 raise
             pictures[partial.rows] = partial.digests
+            pictures[list(partial.skipped)] = list(partial.skipped.values())
             progress = Progress(
                 seen=iteration * net.batch,
                 average_loss=updated_average(state.progress.average_loss, report.loss),
+                skipped=tuple(sorted({*state.progress.skipped, *partial.skipped})),
             )
             captured = capture(network, optimizer, pictures, state, progress, state.history)
             record = record_of(report, progress, captured.digest())

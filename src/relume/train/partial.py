@@ -36,6 +36,8 @@ class Partial:
         """Of the image list, for every picture used."""
         self.digests: list[int] = []
         """Of those pictures."""
+        self.skipped: dict[int, int] = {}
+        """Digest by row of the pictures that could not be decoded, and were replaced."""
 
     @property
     def subdivisions(self) -> int:
@@ -96,6 +98,10 @@ def with_partial(state: TrainState, partial: Partial, network: Network) -> Train
         "rows": np.array(partial.rows, np.int64),
         "digests": np.array(partial.digests, np.uint64),
     }
+    if partial.skipped:
+        arrays["skipped_rows"] = np.array(sorted(partial.skipped), np.int64)
+        digests = [digest for _, digest in sorted(partial.skipped.items())]
+        arrays["skipped_digests"] = np.array(digests, np.uint64)
     for number, statistics in enumerate(partial.statistics):
         for layer, (mean, variance) in statistics.items():
             arrays[_statistic(number, layer, "mean")] = mean.cpu().numpy()
@@ -126,6 +132,9 @@ def partial_of(state: TrainState, network: Network) -> Partial:
     partial.losses = np.array(arrays["losses"], np.float32)
     partial.rows = [int(row) for row in arrays["rows"]]
     partial.digests = [int(digest) for digest in arrays["digests"]]
+    if "skipped_rows" in arrays:
+        rows, digests = (arrays[name].tolist() for name in ("skipped_rows", "skipped_digests"))
+        partial.skipped = dict(zip(rows, digests, strict=True))
     for number in range(state.subdivision):
         partial.statistics.append(
             {
@@ -167,6 +176,10 @@ def signatures_of_partial(arrays: Arrays, network: Network) -> Mapping[str, Sign
         "rows": ((done * net.mini_batch,), np.dtype(np.int64)),
         "digests": ((done * net.mini_batch,), np.dtype(np.uint64)),
     }
+    if "skipped_rows" in arrays:
+        skipped = arrays["skipped_rows"].shape[:1]
+        signatures["skipped_rows"] = (skipped, np.dtype(np.int64))
+        signatures["skipped_digests"] = (skipped, np.dtype(np.uint64))
     for layer, module in network.batch_norms():
         for subdivision in range(done):
             for kind in ("mean", "variance"):

@@ -192,7 +192,10 @@ def _with_todays_pictures(
     digests = np.array(state.groups[PICTURES]["digests"])
     used = np.array(digests)
     if state.subdivision:
-        used[state.groups[PARTIAL]["rows"]] = state.groups[PARTIAL]["digests"]
+        partial = state.groups[PARTIAL]
+        used[partial["rows"]] = partial["digests"]
+        if "skipped_rows" in partial:
+            used[partial["skipped_rows"]] = partial["skipped_digests"]
     if today.keys["images"] != state.recipe.keys["images"]:  # a difference of its own
         digests, used = (np.zeros(len(images.paths), np.uint64) for _ in range(2))
     changed = []
@@ -204,7 +207,9 @@ def _with_todays_pictures(
             changed.append(Difference(f"picture {row + 1}", *pair, Verdict.COURSE, place))
             digests[row] = 0
     groups = {**state.groups, PICTURES: {"digests": digests}}
-    return replace(state, groups=groups), changed
+    skipped = tuple(row for row in state.progress.skipped if digests[row])
+    progress = replace(state.progress, skipped=skipped)
+    return replace(state, groups=groups, progress=progress), changed
 
 
 def _file_digest(path: Path) -> int:

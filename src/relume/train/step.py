@@ -48,6 +48,7 @@ def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch)
     partial.statistics.append(network.take_statistics())
     partial.rows += mini_batch.indices
     partial.digests += mini_batch.digests.tolist()
+    partial.skipped |= mini_batch.skipped
 
 
 def update(
