@@ -129,6 +129,24 @@ COMMANDS = (
         },
     ),
     Command(
+        "split",
+        ("DATA|FOLDER|LIST", "[...]"),
+        "Write train.txt and valid.txt, beside the first of the given, for all pictures of data "
+        "files, folders or lists: by content, with the same fraction of every class.",
+        "relume split data/img -fraction .2",
+        "relume.commands.split:split",
+        {
+            "-fraction": Flag(float, "of the pictures, for valid.txt (default .2)", "F"),
+            "-out": Flag(str, "folder of the two lists", "FOLDER"),
+            "-force": Flag(
+                bool, "lists are there: their pictures stay on their sides, others are added"
+            ),
+        },
+        more="A picture belongs to the rarest class in it, and of each class those with the "
+        "lowest hash of their bytes become valid. Copies of a picture are on one side. Adding "
+        "pictures with -force moves none from one side to the other.",
+    ),
+    Command(
         "partial",
         ("CFG", "WEIGHTS", "OUT", "N"),
         "Write the first N layers of WEIGHTS to OUT: a start for training another net.",

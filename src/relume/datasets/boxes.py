@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.errors import DataFileError
-from relume.formats.data_files import DataFile, label_path, read_labels, read_names, resolve
+from relume.formats.data_files import (
+    PICTURE_ENDINGS,
+    DataFile,
+    label_path,
+    read_data_file,
+    read_image_list,
+    read_labels,
+    read_names,
+    resolve,
+)
 
 Boxes = npt.NDArray[np.float32]
 """[N, 5]: class, then centre x, y and width, height relative to the picture."""
@@ -44,6 +53,37 @@ def classes_of(data_file: DataFile) -> int | None:
         place = f"{data_file.path}:{data_file.lines['classes']}"
         raise DataFileError(place, f"classes={classes}", f"{named}, the names in {names_path}")
     return classes
+
+
+def list_pictures(source: str) -> list[Path]:
+    """Return the pictures of a data file (train and valid), a folder and all below it, or a list.
+
+    Raises:
+        DataFileError: unreadable, no picture, or one that is listed and does not exist.
+    """
+    if Path(source).is_dir():
+        return pictures_below(Path(source))
+    if not source.endswith(".data"):
+        return list(read_image_list(source, source).paths)
+    data_file = read_data_file(source)
+    lists = [data_file.text("train")]
+    if "valid" in data_file.values:
+        lists.append(data_file.text("valid"))
+    images = [read_image_list(resolve(path, source), source) for path in dict.fromkeys(lists)]
+    return list(dict.fromkeys(path for part in images for path in part.paths))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and all below it, by name.
+
+    Raises:
+        DataFileError: there is none.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.suffix in PICTURE_ENDINGS and p.is_file())
+    if not found:
+        needed = f"pictures that end in {' '.join(PICTURE_ENDINGS)}"
+        raise DataFileError(folder, "holds no picture", needed)
+    return found
 
 
 def read_labelled(paths: Iterable[Path], classes: int = ANY_CLASS) -> list[Labelled]:

@@ -35,7 +35,7 @@ _LABEL_FOLDERS = tuple(
         ("JPEGImages", "labels"),
     )
 )
-_PICTURE_ENDINGS = words(".jpg .JPG .jpeg .JPEG .png .PNG .bmp .BMP .ppm .PPM .tiff .TIFF")
+PICTURE_ENDINGS = words(".jpg .JPG .jpeg .JPEG .png .PNG .bmp .BMP .ppm .PPM .tiff .TIFF")
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _NO_BOXES = np.zeros((0, 5), np.float32)
 
@@ -223,8 +223,8 @@ def label_path(image_path: Path) -> Path:
         text = text.replace(images, labels, 1)
     text = text.strip()
     stem, dot, ending = text.rpartition(".")
-    if dot + ending not in _PICTURE_ENDINGS:
-        needed = f"one of {' '.join(_PICTURE_ENDINGS)} is needed to find its labels"
+    if dot + ending not in PICTURE_ENDINGS:
+        needed = f"one of {' '.join(PICTURE_ENDINGS)} is needed to find its labels"
         raise DataFileError(image_path, f"ends in '{dot + ending}'", needed)
     return Path(stem + ".txt")
 

@@ -1,0 +1,179 @@
+"""`relume split`: the lists of a data set, train and valid."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xxhash import xxh3_128_intdigest
+
+from relume.checkpoint import storage
+from relume.datasets.boxes import (
+    Labelled,
+    boxes_per_class,
+    format_list,
+    list_pictures,
+    pictures_per_class,
+    read_labelled,
+)
+from relume.datasets.split import Classes, Digest, split_contents
+from relume.errors import DataFileError, ImageError, UsageError
+from relume.formats.data_files import listed_entries, read_data_file, read_names, resolve
+from relume.screen import Screen
+
+Values = Mapping[str, str | int | float | bool]
+
+FRACTION = 0.2
+MANY = 10_000
+"""Pictures from which on reading them takes long enough to be shown."""
+TRAIN, VALID = "train.txt", "valid.txt"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a list that is there already."""
+
+    text: str
+    path: Path
+    place: str
+
+
+def split(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Write train.txt and valid.txt; pictures in lists that are there keep their side."""
+    fraction = float(flags.get("-fraction", FRACTION))
+    if not 0 < fraction < 1:
+        raise UsageError("-fraction", str(fraction), "between 0 and 1, say .2")
+    folder = Path(str(flags.get("-out", Path(arguments[0]).parent)))
+    before = {name: _lines(folder / name, screen) for name in (TRAIN, VALID)}
+    there = [str(folder / name) for name in (TRAIN, VALID) if (folder / name).exists()]
+    if there and not flags.get("-force"):
+        remedy = "-force adds pictures, none of which changes sides; or -out FOLDER"
+        raise UsageError(" and ".join(there), "there already", "", remedy)
+    known = {_whole(line.path) for lines in before.values() for line in lines}
+    given = {_whole(path): path for source in arguments for path in list_pictures(source)}
+    new = [path for whole, path in given.items() if whole not in known]
+    labelled = read_labelled([*(line.path for ls in before.values() for line in ls), *new])
+    digests = _digests([one.path for one in labelled], screen)
+    kept = _kept_sides(before, digests)
+    sides = split_contents(_classes(labelled, digests), kept, fraction)
+    valid = [sides[digest] for digest in digests]
+    if all(valid) or not any(valid):
+        found = f"{len(labelled)} pictures, all on one side"
+        raise DataFileError(arguments[0], found, f"enough for -fraction {fraction:g}")
+    storage.make_folder(folder)
+    side_of = {one.path: side for one, side in zip(labelled, valid, strict=True)}
+    for name, side in ((TRAIN, False), (VALID, True)):
+        old = b"".join(os.fsencode(line.text) + b"\n" for line in before[name])
+        added = format_list([path for path in new if side_of[path] == side], folder)
+        storage.write_durably(folder / name, old, added)
+    _tell(labelled, valid, _names(arguments), screen)
+    screen.line(f"written: {folder / TRAIN}, {folder / VALID}")
+    return 0
+
+
+def _lines(path: Path, screen: Screen) -> list[_Line]:
+    """Return the lines of a list whose pictures are still there."""
+    if not path.exists():
+        return []
+    lines = [
+        _Line(text, resolve(text, path), f"{path}:{number}")
+        for number, text in listed_entries(path)
+    ]
+    gone = [line for line in lines if not line.path.exists()]
+    if gone:
+        screen.warn(f"{gone[0].place}: {len(gone)} pictures are gone ({gone[0].text}, ...)")
+    return [line for line in lines if line.path.exists()]
+
+
+def _kept_sides(before: Mapping[str, list[_Line]], digests: list[Digest]) -> dict[Digest, bool]:
+    """Return the side of every content in the lists.
+
+    Args:
+        digests: of the lists' pictures, those of train first, and of others behind them.
+    Raises:
+        DataFileError: one content is on both sides.
+    """
+    first: dict[Digest, _Line] = {}
+    rest = iter(digests)
+    for line in before[TRAIN]:
+        first.setdefault(next(rest), line)
+    kept = dict.fromkeys(first, False)
+    for line in before[VALID]:
+        digest = next(rest)
+        if digest in first:
+            raise DataFileError(
+                line.place,
+                f"{line.text} is the same picture as {first[digest].text}",
+                f"a picture on one side only; that one is in {first[digest].place}",
+                "take one of the lines out",
+            )
+        kept[digest] = True
+    return kept
+
+
+def _classes(labelled: list[Labelled], digests: list[Digest]) -> dict[Digest, Classes]:
+    classes: dict[Digest, Classes] = {}
+    for one, digest in zip(labelled, digests, strict=True):
+        own = frozenset(int(kind) for kind in one.boxes[:, 0])
+        classes[digest] = classes.get(digest, frozenset()) | own
+    return classes
+
+
+def _digests(paths: list[Path], screen: Screen) -> list[Digest]:
+    progress = screen.progress(len(paths)) if len(paths) >= MANY else None
+    digests = []
+    for done, path in enumerate(paths, 1):
+        try:
+            digests.append(xxh3_128_intdigest(path.read_bytes()))
+        except OSError as error:
+            raise ImageError(path, f"cannot be read ({error.strerror})") from error
+        if progress is not None:
+            progress.at(done, "pictures read")
+    if progress is not None:
+        progress.close()
+    return digests
+
+
+def _names(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the classes, if a data file says them."""
+    for source in arguments:
+        if source.endswith(".data"):
+            data_file = read_data_file(source)
+            if "names" in data_file.values:
+                return read_names(resolve(data_file.text("names"), source))
+    return ()
+
+
+def _tell(
+    labelled: list[Labelled], valid: list[bool], names: tuple[str, ...], screen: Screen
+) -> None:
+    """Say how every class is shared out."""
+    labels = [one.boxes for one in labelled]
+    held = [boxes for boxes, side in zip(labels, valid, strict=True) if side]
+    classes = len(boxes_per_class(labels, len(names)))
+    rows = [("all", len(labels), len(held), sum(map(len, labels)), sum(map(len, held)))]
+    counts = [
+        count(of, classes).tolist()
+        for count in (pictures_per_class, boxes_per_class)
+        for of in (labels, held)
+    ]
+    for kind, row in enumerate(zip(*counts, strict=True)):
+        rows.append((names[kind] if kind < len(names) else f"class {kind}", *row))
+    width = max(len(row[0]) for row in rows)
+    valid_and_share = f"{'valid':>8} {'':7}"
+    head = f"{'':{width}} {'pictures':>10} {valid_and_share} {'boxes':>10} {valid_and_share}"
+    screen.line(head.rstrip())
+    for name, *numbers in rows:
+        pictures, valid_pictures, boxes, valid_boxes = numbers
+        screen.line(
+            f"{name:{width}} {pictures:>10} {_share(valid_pictures, pictures)} "
+            f"{boxes:>10} {_share(valid_boxes, boxes)}"
+        )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:>8} {100 * part / max(whole, 1):5.1f} %"
+
+
+def _whole(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - links stay links
