@@ -20,17 +20,19 @@ from relume.formats.data_files import (
     ImageList,
     label_path,
     read_data_file,
-    read_image_list,
     read_labels,
     read_names,
     resolve,
 )
 from relume.formats.lexer import excerpt
+from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
+from relume.lists.labels import LabelFiles
+from relume.lists.long_list import read_list
 
 Warn = Callable[[str], None]
 """Takes one line of text for the person."""
-Labels = tuple[npt.NDArray[np.float32], ...]
+Labels = tuple[npt.NDArray[np.float32], ...] | LabelFiles
 
 
 AUTO = "auto"
@@ -56,11 +58,16 @@ class Recipe:
         return {
             **recipe_keys(self.cfg),
             "seed": str(self.seed),
-            "images": list_identity(self.images.entries),
+            "images": self.images.identity or list_identity(self.images.entries),
         }
 
     def label_digests(self) -> npt.NDArray[np.uint64]:
-        """Return one digest per listed picture of the numbers in its label file."""
+        """Return one digest per listed picture of the numbers in its label file.
+
+        Of a long list none: its labels are read and compared when they are used.
+        """
+        if isinstance(self.labels, LabelFiles):
+            return np.zeros(0, np.uint64)
         digests = (xxhash.xxh3_64_intdigest(boxes.tobytes()) for boxes in self.labels)
         return np.fromiter(digests, np.uint64, len(self.labels))
 
@@ -84,6 +91,8 @@ class Operation:
     """What a picture that cannot be decoded does: it stops the run, or is skipped."""
     read_ahead: int = 3
     """Mini-batches that may lie ready before they are needed."""
+    cache: Path = Path("cache")
+    """Folder of what is read once and can be had again: indexes of long lists."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,11 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
     classes = network.heads[-1].classes
     check_classes(data_file, network)
     names = names_of(data_file, network)
-    images = read_image_list(resolve(data_file.text("train"), data_file.path), data_file.path)
-    labels = _read_all_labels(images, classes, warn)
+    operation = operation_of(data_file, network, flags)
+    listed = resolve(data_file.text("train"), data_file.path)
+    images = read_list(listed, data_file.path, operation.cache, warn)
+    is_long = images.identity is not None
+    labels = LabelFiles(images, classes) if is_long else _read_all_labels(images, classes, warn)
     if network.net.written_batch != network.net.batch:
         warn(
             f"{cfg}:{network.net.line}: batch={network.net.written_batch} is not divisible by "
@@ -128,7 +140,7 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
         )
     seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
     recipe = Recipe(cfg=network, names=names, images=images, labels=labels, seed=seed)
-    return RunSpec(recipe, operation_of(data_file, network, flags))
+    return RunSpec(recipe, operation)
 
 
 def run_name(cfg: str) -> str:
@@ -146,10 +158,12 @@ def backup_folder(data_file: DataFile) -> Path:
     A relative folder lies where the image list lies: below the current folder, as in
     Darknet, or else beside the data file.
     """
-    beside = Path(data_file.path).parent
     text = data_file.text("backup", "")
-    if not text:
-        return beside / "backup"
+    return _folder(data_file, text) if text else Path(data_file.path).parent / "backup"
+
+
+def _folder(data_file: DataFile, text: str) -> Path:
+    beside = Path(data_file.path).parent
     folder, listed = Path(text), Path(data_file.text("train", ""))
     try:
         if folder.is_absolute() or folder.is_dir():
@@ -161,7 +175,13 @@ def backup_folder(data_file: DataFile) -> Path:
     return folder
 
 
-def list_identity(entries: tuple[str, ...]) -> str:
+def cache_folder(data_file: DataFile) -> Path:
+    """Return `cache=`, found as backup_folder finds its folder; or `cache` in that."""
+    text = data_file.text("cache", "")
+    return _folder(data_file, text) if text else backup_folder(data_file) / "cache"
+
+
+def list_identity(entries: Listed[str]) -> str:
     """Return count and digest of an image list; the entries' common folder is left out.
 
     So a data set that was moved as a whole is the same data set.
@@ -215,6 +235,7 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         saveweights=saveweights,
         keepstate=keepstate,
         savebudget_gb=_savebudget_gb(data_file),
+        cache=cache_folder(data_file),
         workers=workers,
         bad=_bad(data_file),
     )
@@ -274,7 +295,9 @@ def names_of(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
     return names
 
 
-def _read_all_labels(images: ImageList, classes: int, warn: Warn) -> Labels:
+def _read_all_labels(
+    images: ImageList, classes: int, warn: Warn
+) -> tuple[npt.NDArray[np.float32], ...]:
     labels = []
     missing: list[Path] = []
     useless: list[str] = []

@@ -12,6 +12,8 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -77,6 +79,32 @@ def write_stream_durably(
             DISK.rename(kept, previous)
             sync_folder(path.parent)
     return written_bytes
+
+
+def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
+    """Put `parts` at `path` where whoever reads them verifies them, and can have them again.
+
+    Nothing is fsynced, so after a power cut the file may hold anything. Several processes may
+    write the same path at once: each has a temporary name of its own, the last one wins.
+
+    Raises:
+        StorageError: the disk is full, the folder cannot be written, or the device failed.
+    """
+    mine = f".{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
+    temporary = path.with_name(path.name + mine)
+    with _as_storage_error(path):
+        try:
+            _drop(temporary)
+            descriptor = DISK.create(temporary)
+            try:
+                for part in parts:
+                    DISK.write(descriptor, part)
+            finally:
+                DISK.close(descriptor)
+            DISK.rename(temporary, path)
+        except BaseException:
+            _drop(temporary)
+            raise
 
 
 def _kept_aside(path: Path, previous: Path) -> Path | None:

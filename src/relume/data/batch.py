@@ -23,7 +23,10 @@ from relume.data.noise import apply_noise
 from relume.data.order import rows_for
 from relume.data.patience import Patience
 from relume.errors import ImageError, Unavailable, Undecodable
+from relume.formats.data_files import parse_labels
+from relume.formats.rows import Listed
 from relume.formats.sections import Net, Yolo
+from relume.lists.labels import LabelFiles, shared_digest
 
 MOST_BAD_TOGETHER = 1000
 """Pictures in a row that cannot be decoded: no mishap of single files any more."""
@@ -37,10 +40,10 @@ class Source:
     head: Yolo
     """The last [yolo], whose jitter, resize and max hold for the whole net."""
     seed: int
-    image_paths: Sequence[Path]
-    places: Sequence[str]
+    image_paths: Listed[Path]
+    places: Listed[str]
     """Where each image was named ("train.txt:7"), for messages."""
-    labels: Sequence[Boxes]
+    labels: Sequence[Boxes] | LabelFiles
     """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
     skips_bad: bool = False
     """Whether another picture takes the place of one that cannot be decoded."""
@@ -58,7 +61,7 @@ class Sample:
     index: int
     """Row in the image list."""
     digest: int
-    """XXH3-64 of the file's bytes."""
+    """XXH3-64 of the file's bytes; with a long list its labels share it (lists/labels.py)."""
     skipped: Mapping[int, int]
     """Digest by row of the pictures that could not be decoded, in whose place it stands."""
 
@@ -76,7 +79,7 @@ class MiniBatch:
     positions: tuple[int, ...]
     indices: tuple[int, ...]
     digests: npt.NDArray[np.uint64]
-    """[b]: XXH3-64 of the picture files."""
+    """[b]: of the samples."""
     skipped: Mapping[int, int] = field(default_factory=dict)
     """Digest by row of the pictures that could not be decoded, and were replaced."""
 
@@ -89,15 +92,13 @@ def load_sample(
     Raises:
         ImageError, Unavailable: its picture cannot be read or decoded.
     """
-    index, picture, digest, skipped = read_usable(source, position, patience)
+    index, picture, boxes, digest, skipped = read_usable(source, position, patience)
     height_px, width_px, _ = picture.shape
     head = source.head
     plan = draw_plan(
         source.net, head, (width_px, height_px), (width, height), source.seed, position
     )
-    truths = apply_to_truths(
-        source.labels[index], plan, width_px, height_px, width, height, head.max
-    )
+    truths = apply_to_truths(boxes, plan, width_px, height_px, width, height, head.max)
     image = apply_to_pixels(picture, plan, width, height)
     image = apply_noise(apply_blur(image, truths, plan.blur), plan.gaussian_noise, plan.noise)
     return Sample(image, truths, position, index, digest, skipped)
@@ -105,8 +106,8 @@ def load_sample(
 
 def read_usable(
     source: Source, position: int, patience: Patience
-) -> tuple[int, Pixels, int, dict[int, int]]:
-    """Return row, pixels and digest of the picture at `position`, and which were skipped for it.
+) -> tuple[int, Pixels, Boxes, int, dict[int, int]]:
+    """Return row, pixels, boxes and digest of the picture at `position`, and which were skipped for it.
 
     Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
     (source, position, the bytes of the files): the same in every thread and after every stop.
@@ -118,17 +119,34 @@ def read_usable(
     for row in rows_for(source.seed, position, len(source.image_paths)):
         path, place = source.image_paths[row], source.places[row]
         try:
-            return row, *read_picture(path, source.net.channels, place, patience), skipped
+            picture, digest = read_picture(path, source.net.channels, place, patience)
+            return row, picture, *_with_labels(source, row, digest, patience), skipped
         except Undecodable as error:
             if not source.skips_bad:
                 remedy = f"{error.remedy}, or set bad=skip in the data file"
                 raise Undecodable(place, error.found, error.needed, remedy) from error
-            skipped[row] = error.digest
+            _, skipped[row] = _with_labels(source, row, error.digest, patience)
         if len(skipped) == MOST_BAD_TOGETHER:
             break
     row = next(iter(skipped))
     found = f"none of the {len(skipped)} pictures tried from this one on can be decoded"
     raise ImageError(source.places[row], found, "pictures", "`relume check DATA CFG` names them")
+
+
+def _with_labels(
+    source: Source, row: int, digest: int, patience: Patience
+) -> tuple[Boxes, int]:
+    """Return the boxes of a picture that was just read, and the digest that the state keeps."""
+    if not isinstance(source.labels, LabelFiles):
+        return source.labels[row], digest
+    image, path, place = source.image_paths[row], source.labels.path(row), source.places[row]
+    data = patience.read_if_there(path, place)
+    if data is None and not image.exists():
+        # Not the file is missing but the disk: its labels may be there when it comes back.
+        patience.read_bytes(image, place, f"{image} ")
+        data = patience.read_if_there(path, place)
+    boxes = parse_labels(data, source.labels.classes, path)
+    return boxes, shared_digest(digest, boxes)
 
 
 def load_mini_batch(source: Source, first_position: int, width: int, height: int) -> MiniBatch:

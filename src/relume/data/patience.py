@@ -63,10 +63,25 @@ class Patience:
             ImageError: it cannot be read, and trying again would not help.
             Unavailable: the disk did not give it, however often it was asked.
         """
+        content = self._read(path, place, name, may_be_missing=False)
+        assert content is not None
+        return content
+
+    def read_if_there(self, path: Path, place: str) -> bytes | None:
+        """Return the bytes of a file, or None if the disk says that there is no such file.
+
+        Raises:
+            ImageError, Unavailable: as read_bytes.
+        """
+        return self._read(path, place, f"{path} ", may_be_missing=True)
+
+    def _read(self, path: Path, place: str, name: str, may_be_missing: bool) -> bytes | None:
         for pause_s in (*self._pauses_s, None):
             try:
                 content = path.read_bytes()
             except OSError as error:
+                if may_be_missing and isinstance(error, FileNotFoundError):
+                    return None
                 found = f"{name}cannot be read: {error.strerror or error}"
                 if error.errno in LASTING or not self._pauses_s:
                     raise ImageError(place, found, "", "check the file and the disk") from error

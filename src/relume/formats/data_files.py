@@ -20,10 +20,11 @@ import numpy.typing as npt
 from relume.errors import DataFileError, LabelError
 from relume.formats.keys import integer, words
 from relume.formats.lexer import excerpt
+from relume.formats.rows import Listed
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget seed top hier bad"
+    "savebudget seed cache top hier bad"
 )
 
 _LABEL_FOLDERS = tuple(
@@ -80,12 +81,14 @@ class ImageList:
     """The lines of a list of pictures that are not empty."""
 
     path: str
-    entries: tuple[str, ...]
+    entries: Listed[str]
     """As written."""
-    lines: tuple[int, ...]
+    lines: Listed[int]
     """Line of every entry, for messages."""
-    paths: tuple[Path, ...]
+    paths: Listed[Path]
     """Where the pictures are."""
+    identity: str | None = None
+    """Of a long list (lists/long_list.py), whose entries are not all read to find it."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def resolve(path_text: str, data_file_path: str | Path) -> Path:
     `a\b.jpg` is also tried as `a/b.jpg`. A path that exists nowhere belongs beside the .data file.
     """
     folder = str(Path(data_file_path).parent)
-    candidates = list(_candidates(path_text, folder))
+    candidates = list(candidate_paths(path_text, folder))
     found = next(filter(os.path.exists, candidates), candidates[-1])
     return Path(found)
 
@@ -173,7 +176,7 @@ def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
     missing: list[tuple[int, str]] = []
     way = 0
     for line, entry in numbered:
-        candidates = list(_candidates(entry, folder))
+        candidates = list(candidate_paths(entry, folder))
         # What led to the last picture nearly always leads to this one.
         candidates.insert(0, candidates[min(way, len(candidates) - 1)])
         existing = next(filter(os.path.exists, candidates), None)
@@ -244,10 +247,23 @@ def read_labels(path: Path, classes: int) -> LabelFile:
     lines = label_lines(path)
     if lines is None:
         return LabelFile(_NO_BOXES, missing=True)
+    return LabelFile(_boxes(lines, classes, path), missing=False)
+
+
+def parse_labels(data: bytes | None, classes: int, path: Path) -> npt.NDArray[np.float32]:
+    """Return the boxes in the bytes of a label file; None stands for a file that is missing.
+
+    Raises:
+        LabelError: as read_labels.
+    """
+    return _NO_BOXES if data is None else _boxes(_label_words(data), classes, path)
+
+
+def _boxes(
+    lines: list[tuple[int, list[bytes]]], classes: int, path: Path
+) -> npt.NDArray[np.float32]:
     rows = [parse_box(texts, classes, path, number) for number, texts in lines]
-    if not rows:
-        return LabelFile(_NO_BOXES, missing=False)
-    return LabelFile(np.array(rows, np.float32), missing=False)
+    return np.array(rows, np.float32) if rows else _NO_BOXES
 
 
 def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
@@ -263,6 +279,10 @@ def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
         return None
     except (OSError, ValueError) as error:
         raise LabelError(path, f"cannot be read ({_reason(error)})") from error
+    return _label_words(data)
+
+
+def _label_words(data: bytes) -> list[tuple[int, list[bytes]]]:
     lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1)
     return [(number, texts) for number, line in lines if (texts := line.split())]
 
@@ -290,7 +310,7 @@ def parse_box(texts: list[bytes], classes: int, path: Path, line: int) -> list[f
     return box
 
 
-def _candidates(text: str, folder: str) -> Iterator[str]:
+def candidate_paths(text: str, folder: str) -> Iterator[str]:
     """Yield the places a relative path may mean, in the order they are tried."""
     for form in dict.fromkeys((text, text.replace("\\", "/"))):
         yield form

@@ -1,15 +1,21 @@
 """The mini-batches of a run, from any position on, and that no picture has changed meanwhile."""
 
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from relume.data.batch import MiniBatch, Source, mini_batches
 from relume.data.patience import Patience
-from relume.errors import ImageError
+from relume.errors import ImageError, LabelError, RelumeError
+from relume.formats.data_files import ImageList
+from relume.formats.rows import Listed, Rows
+from relume.lists.labels import PICTURE_BITS, LabelFiles
 from relume.schedule import input_size
-from relume.spec import SKIP, RunSpec
+from relume.spec import SKIP, Recipe, RunSpec
+
+PICTURE = "picture"
 
 
 def source_of(spec: RunSpec) -> Source:
@@ -20,10 +26,15 @@ def source_of(spec: RunSpec) -> Source:
         head=recipe.cfg.heads[-1],
         seed=recipe.seed,
         image_paths=recipe.images.paths,
-        places=[f"{recipe.images.path}:{line}" for line in recipe.images.lines],
+        places=places_of(recipe.images),
         labels=recipe.labels,
         skips_bad=spec.operation.bad == SKIP,
     )
+
+
+def places_of(images: ImageList) -> Listed[str]:
+    """Return where each picture was named, for messages."""
+    return Rows(len(images.lines), lambda row: f"{images.path}:{images.lines[row]}")
 
 
 def batches_of(spec: RunSpec, first_position: int, patience: Patience) -> Generator[MiniBatch]:
@@ -63,16 +74,41 @@ def unchanged(
         known = pictures[rows]
         changed = np.flatnonzero((known != 0) & (known != digests))
         if changed.size:
-            index = rows[int(changed[0])]
-            raise ImageError(
-                images.paths[index],
-                "the picture has changed since this run used it",
-                "the pictures the run began with",
-                "restore it, or go on with today's pictures by -allow-change",
-            )
+            first = int(changed[0])
+            raise _changed(spec.recipe, rows[first], known[first] ^ digests[first])
         for row in mini_batch.skipped:
             if not (pictures[row] or row in told):
                 place = f"{images.path}:{images.lines[row]}"
                 say(f"{place}: {images.paths[row]} cannot be decoded; skipped, as bad=skip says")
                 told.add(row)
         yield mini_batch
+
+
+def _changed(recipe: Recipe, index: int, difference: np.uint64) -> RelumeError:
+    what, path = changed_file(recipe, index, difference)
+    if what == PICTURE:
+        return ImageError(
+            path,
+            "the picture has changed since this run used it",
+            "the pictures the run began with",
+            "restore it, or go on with today's pictures by -allow-change",
+        )
+    return LabelError(
+        path,
+        "the labels have changed since this run used them",
+        "the labels the run began with",
+        "restore them, or go on with today's by -allow-change",
+    )
+
+
+def changed_file(recipe: Recipe, index: int, difference: np.uint64) -> tuple[str, Path]:
+    """Return "picture" or "labels of picture", and the file that is not as it was.
+
+    Args:
+        recipe: today's.
+        index: row of the picture.
+        difference: of the bits that the state had for it, and those of today.
+    """
+    if isinstance(recipe.labels, LabelFiles) and not difference & PICTURE_BITS:
+        return f"labels of {PICTURE}", recipe.labels.path(index)
+    return PICTURE, recipe.images.paths[index]

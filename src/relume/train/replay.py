@@ -164,6 +164,8 @@ def _older(spec: RunSpec, start: TrainState) -> Found | None:
         except (CheckpointError, OSError):
             continue  # the start has said what is damaged
         same = state.environment == start.environment and course.same_run(state, start)
+        # Digests of another form, as a long list had them before there were indexes, differ.
+        same &= state.recipe.label_digests.shape == start.recipe.label_digests.shape
         if same and state.iteration < start.iteration:
             return Found(path, state)
     return None

@@ -35,8 +35,11 @@ from relume.errors import (
     OtherRecipe,
     RelumeError,
 )
+from relume.formats.data_files import read_labels
+from relume.lists.labels import LabelFiles, shared_digest, shared_digests
 from relume.model.network import Network
 from relume.spec import RunSpec
+from relume.train.batches import changed_file
 from relume.train.capture import PICTURES, empty_groups, weights_of
 from relume.train.given_weights import RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
@@ -141,7 +144,8 @@ def _under_todays_recipe(
     spec: RunSpec, flags: StartFlags, start: Found, given: Given
 ) -> tuple[TrainState, list[Difference]]:
     """Return the state under today's recipe, if the two agree or a change is allowed."""
-    state, images = start.state, spec.recipe.images
+    images = spec.recipe.images
+    state = _with_shared_digests(start.state, spec)
     today = _record(spec, given.identity or state.recipe.keys["start"])
     found = list(course.differences(state, today, lambda row: f"{images.path}:{images.lines[row]}"))
     if flags.allow_change:
@@ -172,6 +176,27 @@ def _under_todays_recipe(
     return course.with_change(state, today, found), found
 
 
+def _with_shared_digests(state: TrainState, spec: RunSpec) -> TrainState:
+    """Return a state of a long list as today's has it.
+
+    Before there were indexes, the labels of every list stood in the recipe, and the digests of
+    pictures had all their bits.
+    """
+    labels, rows = state.recipe.label_digests, len(spec.recipe.images.paths)
+    if not isinstance(spec.recipe.labels, LabelFiles) or len(labels) != rows:
+        return state
+    pictures = np.array(state.groups[PICTURES]["digests"], np.uint64)
+    groups = {**state.groups, PICTURES: {"digests": shared_digests(pictures, labels)}}
+    if state.subdivision:
+        partial = state.groups[PARTIAL]
+        of_rows = shared_digests(
+            np.array(partial["digests"], np.uint64), labels[np.array(partial["rows"], np.int64)]
+        )
+        groups[PARTIAL] = {**partial, "digests": of_rows}
+    recipe = replace(state.recipe, label_digests=np.zeros(0, np.uint64))
+    return replace(state, groups=groups, recipe=recipe)
+
+
 def _way_out(refused: list[Difference], given: Given) -> str:
     """Say what can be done about settings that a run cannot take."""
     if [d.key for d in refused] == ["start"] and given.path is None:
@@ -189,7 +214,7 @@ def _with_todays_pictures(
 ) -> tuple[TrainState, list[Difference]]:
     """Compare all pictures used so far with today's, and forget those that changed."""
     images = spec.recipe.images
-    digests = np.array(state.groups[PICTURES]["digests"])
+    digests = np.array(state.groups[PICTURES]["digests"], np.uint64)
     used = np.array(digests)
     if state.subdivision:
         partial = state.groups[PARTIAL]
@@ -199,12 +224,12 @@ def _with_todays_pictures(
     if today.keys["images"] != state.recipe.keys["images"]:  # a difference of its own
         digests, used = (np.zeros(len(images.paths), np.uint64) for _ in range(2))
     changed = []
-    for row in np.flatnonzero(used):
-        digest = _file_digest(images.paths[row])
+    for row in np.flatnonzero(used).tolist():
+        digest = _digest_of(spec, row)
         if digest != used[row]:
             pair = (f"{used[row]:016x}", f"{digest:016x}")
-            place = str(images.paths[row])
-            changed.append(Difference(f"picture {row + 1}", *pair, Verdict.COURSE, place))
+            what, place = changed_file(spec.recipe, row, np.uint64(digest) ^ used[row])
+            changed.append(Difference(f"{what} {row + 1}", *pair, Verdict.COURSE, str(place)))
             digests[row] = 0
     groups = {**state.groups, PICTURES: {"digests": digests}}
     skipped = tuple(row for row in state.progress.skipped if digests[row])
@@ -212,11 +237,16 @@ def _with_todays_pictures(
     return replace(state, groups=groups, progress=progress), changed
 
 
-def _file_digest(path: Path) -> int:
+def _digest_of(spec: RunSpec, row: int) -> int:
+    """Return the digest of a picture as it is today; with a long list its labels share it."""
+    path, labels = spec.recipe.images.paths[row], spec.recipe.labels
     try:
-        return xxhash.xxh3_64_intdigest(path.read_bytes())
+        digest = xxhash.xxh3_64_intdigest(path.read_bytes())
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})", "a picture") from error
+    if not isinstance(labels, LabelFiles):
+        return digest
+    return shared_digest(digest, read_labels(labels.path(row), labels.classes).boxes)
 
 
 def _fresh(spec: RunSpec, given: Given, environment: dict[str, str], say: Say) -> TrainState:

@@ -1,0 +1,317 @@
+"""An image list of any length: a long one is an index into the file's bytes.
+
+Of a list with more than COMPARED_AT_START entries nothing is kept but where each begins (8 bytes
+an entry); the entry is read from the file when it is asked for. Where they begin, and what
+identifies the list, is found once and kept in a file that is named after the digest of the
+list's bytes. Those are read at every start, so a list that has changed has another index; an
+index that is damaged is made again.
+
+Not covered: what stands behind the entries (labels.py), and lists that are short, which
+formats/data_files.py reads as a whole.
+"""
+
+import json
+import os
+import weakref
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from relume.checkpoint import storage
+from relume.checkpoint.tensors import bytes_of
+from relume.errors import DataFileError, StorageError, Unavailable
+from relume.formats.data_files import ImageList, candidate_paths, read_image_list
+from relume.formats.rows import Rows
+
+COMPARED_AT_START = 100_000
+"""Entries up to which all pictures are looked for, and all labels read, at every start."""
+CHUNK_BYTES = 1 << 20
+MAGIC = b"relume list 1\n"
+DIGEST_BYTES = 32
+BOM = b"\xef\xbb\xbf"
+_MAY_BE_BLANK = frozenset(b"\t\v\f\x1c\x1d\x1e\x1f ") | {0xC2, 0xE1, 0xE2, 0xE3}
+"""First bytes of the characters that str.strip takes away, in UTF-8."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ListIndex:
+    """What is known of a list's bytes."""
+
+    digest: str
+    """XXH3-128 of all of them."""
+    size_bytes: int
+    identity: str
+    """As spec.list_identity returns it."""
+    starts: npt.NDArray[np.uint64]
+    """[entries]: where in the file each one begins."""
+    skipped: npt.NDArray[np.uint64]
+    """[lines that are no entries]: how many entries stand before each."""
+
+
+def read_list(path: Path, data_file_path: str | Path, folder: Path, say: Say) -> ImageList:
+    """Read an image list of any length.
+
+    Args:
+        path: of the list.
+        data_file_path: for entries that are relative to its folder.
+        folder: where indexes of long lists are kept; it need not exist.
+        say: takes a line about an index that cannot be kept.
+    Raises:
+        DataFileError: unreadable, empty, or a picture does not exist (of a long list only the
+            first is looked for).
+    """
+    try:
+        file = ListFile(path)
+        digest, breaks = file.digest()
+    except (OSError, ValueError):  # told by the plain reader, whose words are the known ones
+        return read_image_list(path, data_file_path)
+    if breaks < COMPARED_AT_START:
+        return read_image_list(path, data_file_path)
+    index = _kept_index(file, digest, folder, say)
+    if len(index.starts) <= COMPARED_AT_START:
+        return read_image_list(path, data_file_path)
+    return image_list(file, index, data_file_path)
+
+
+class ListFile:
+    """A list that stays open: an editor that puts another file in its place changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the list.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._seen = self._stamp()
+
+    def digest(self) -> tuple[str, int]:
+        """Return XXH3-128 of all bytes, and how many line breaks there are among them."""
+        hasher, breaks = xxhash.xxh3_128(), 0
+        for chunk in self._chunks():
+            hasher.update(chunk)
+            breaks += chunk.count(b"\n") + chunk.count(b"\r")
+        return hasher.hexdigest(), breaks
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (where it begins, bytes) of pieces that end where a line ends."""
+        begin, rest = 0, b""
+        for chunk in self._chunks():
+            rest += chunk
+            # A \r at the end may be the first half of a line break.
+            end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, len(rest) - 1)) + 1
+            if end:
+                yield begin, rest[:end]
+                begin, rest = begin + end, rest[end:]
+        if rest:
+            yield begin, rest
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Return some bytes of the list as it was when it was opened.
+
+        Raises:
+            DataFileError: it has been written to since.
+            Unavailable: the disk does not give it.
+        """
+        try:
+            data = os.pread(self._descriptor, end - begin, begin)
+            is_same = self._stamp() == self._seen
+        except OSError as error:
+            found = f"cannot be read ({error.strerror})"
+            again = "see that the disk answers, then give the same command again"
+            raise Unavailable(self.path, found, "", again) from error
+        if not is_same or len(data) != end - begin:
+            raise DataFileError(
+                self.path,
+                "has been changed while it is in use",
+                "the list as it was at the start",
+                "give the same command again, which compares the lists",
+            )
+        return data
+
+    def _chunks(self) -> Iterator[bytes]:
+        offset = 0
+        while chunk := os.pread(self._descriptor, CHUNK_BYTES, offset):
+            yield chunk
+            offset += len(chunk)
+
+    def _stamp(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+
+def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> ImageList:
+    """Return a list whose entries are read from the file when they are asked for.
+
+    Raises:
+        DataFileError: the first picture does not exist.
+    """
+    count = len(index.starts)
+    folder = str(Path(data_file_path).parent)
+
+    def entry(row: int) -> str:
+        end = int(index.starts[row + 1]) if row + 1 < count else index.size_bytes
+        line, *_ = file.read(int(index.starts[row]), end).splitlines()
+        return line.decode("utf-8", "surrogateescape")
+
+    def number(row: int) -> int:
+        return row + 1 + int(np.searchsorted(index.skipped, row, side="right"))
+
+    # What leads to the first picture is tried first for all, whatever is asked for before.
+    firsts = list(candidate_paths(entry(0), folder))
+    way = next((i for i, path in enumerate(firsts) if os.path.exists(path)), None)  # noqa: PTH110
+    if way is None:
+        raise DataFileError(
+            f"{file.path}:{number(0)}",
+            f"{entry(0)} does not exist",
+            "a path from the current folder, or from that of the data file",
+            "correct the line or remove it",
+        )
+
+    def path(row: int) -> Path:
+        candidates = list(candidate_paths(entry(row), folder))
+        likely = candidates[min(way, len(candidates) - 1)]
+        found = next(filter(os.path.exists, (likely, *candidates)), likely)
+        return Path(found)
+
+    return ImageList(
+        str(file.path), Rows(count, entry), Rows(count, number), Rows(count, path), index.identity
+    )
+
+
+def index_path(folder: Path, digest: str) -> Path:
+    """Return where the index of a list is kept."""
+    return folder / f"{digest}.list"
+
+
+def make_index(file: ListFile, digest: str) -> ListIndex:
+    """Read a list from end to end.
+
+    Raises:
+        DataFileError: it lists no picture.
+    """
+    starts, skipped = array("Q"), array("Q")
+    common: list[bytes] | None = None
+    end = 0
+    for begin, block in file.blocks():
+        end = begin + len(block)
+        for line in _numbered_lines(begin, block, starts, skipped):
+            common = _common_folder(common, line)
+    if not starts:
+        raise DataFileError(file.path, "lists no picture", "one path a line is needed")
+    cut, hasher = len(b"/".join(common or [])), xxhash.xxh3_128()
+    for begin, block in file.blocks():
+        rests = [line[cut:].lstrip(b"/") for line in _numbered_lines(begin, block)]
+        hasher.update(b"\n".join([*rests, b""]))
+    return ListIndex(
+        digest=digest,
+        size_bytes=end,
+        identity=f"{len(starts)} pictures {hasher.hexdigest()}",
+        starts=np.frombuffer(starts, np.uint64),
+        skipped=np.frombuffer(skipped, np.uint64),
+    )
+
+
+def read_index(path: Path, digest: str) -> ListIndex | None:
+    """Return a kept index; None if there is none, or it is not as it was written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    body = memoryview(data)[:-DIGEST_BYTES]
+    if xxhash.xxh3_128_hexdigest(body).encode() != data[-DIGEST_BYTES:]:
+        return None
+    with suppress(ValueError, KeyError, TypeError):  # whole, but written by something else
+        magic, head, _ = data[: data.index(b"\n", len(MAGIC)) + 1].split(b"\n")
+        said = json.loads(head)
+        begin = len(magic) + len(head) + 2
+        numbers = np.frombuffer(body[begin:], "<u8")
+        if magic + b"\n" == MAGIC and said["digest"] == digest:
+            count = int(said["entries"])
+            return ListIndex(
+                digest, said["size_bytes"], said["identity"], numbers[:count], numbers[count:]
+            )
+    return None
+
+
+def write_index(path: Path, index: ListIndex) -> None:
+    """Keep an index.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    said = {
+        "digest": index.digest,
+        "size_bytes": index.size_bytes,
+        "identity": index.identity,
+        "entries": len(index.starts),
+    }
+    head = MAGIC + json.dumps(said).encode()
+    head += b" " * (-(len(head) + 1) % 8) + b"\n"  # the numbers behind it are aligned
+    parts: list[bytes | memoryview] = [head, bytes_of(index.starts), bytes_of(index.skipped)]
+    hasher = xxhash.xxh3_128()
+    for part in parts:
+        hasher.update(part)
+    storage.make_folder(path.parent)
+    storage.write_replaceable(path, (*parts, hasher.hexdigest().encode()))
+
+
+def _kept_index(file: ListFile, digest: str, folder: Path, say: Say) -> ListIndex:
+    """Return the index of a list, from its file if that is whole, else made and kept."""
+    path = index_path(folder, digest)
+    if index := read_index(path, digest):
+        return index
+    index = make_index(file, digest)
+    try:
+        write_index(path, index)
+    except StorageError as error:
+        say(f"the index of {file.path} is not kept, and made at every start: {error}")
+    return index
+
+
+def _numbered_lines(
+    begin: int,
+    block: bytes,
+    starts: "array[int] | None" = None,
+    skipped: "array[int] | None" = None,
+) -> Iterator[bytes]:
+    """Yield the entries of a block with `/` for every `\\`; add where they begin to `starts`."""
+    if begin == 0 and block.startswith(BOM):
+        begin, block = len(BOM), block.removeprefix(BOM)
+    lines = block.splitlines(keepends=True)
+    plain = block.replace(b"\\", b"/").splitlines()
+    for line, text in zip(lines, plain, strict=True):
+        if text and not (text[0] in _MAY_BE_BLANK and _is_blank(text)):
+            if starts is not None:
+                starts.append(begin)
+            yield text
+        elif skipped is not None and starts is not None:
+            skipped.append(len(starts))
+        begin += len(line)
+
+
+def _is_blank(text: bytes) -> bool:
+    return not text.decode("utf-8", "surrogateescape").strip()
+
+
+def _common_folder(common: list[bytes] | None, line: bytes) -> list[bytes]:
+    """Return the parts that the folder of a line has in common with those before."""
+    if common is not None and (common in ([], [b""]) or line.startswith(b"/".join(common) + b"/")):
+        return common
+    parts = line.rpartition(b"/")[0].split(b"/")
+    if common is None:
+        return parts
+    same = 0
+    while same < min(len(parts), len(common)) and parts[same] == common[same]:
+        same += 1
+    return common[:same]
