@@ -107,7 +107,7 @@ def load_sample(
 def read_usable(
     source: Source, position: int, patience: Patience
 ) -> tuple[int, Pixels, Boxes, int, dict[int, int]]:
-    """Return row, pixels, boxes and digest of the picture at `position`, and which were skipped for it.
+    """Return row, pixels, boxes, digest of the picture at `position`, and those skipped for it.
 
     Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
     (source, position, the bytes of the files): the same in every thread and after every stop.
@@ -133,9 +133,7 @@ def read_usable(
     raise ImageError(source.places[row], found, "pictures", "`relume check DATA CFG` names them")
 
 
-def _with_labels(
-    source: Source, row: int, digest: int, patience: Patience
-) -> tuple[Boxes, int]:
+def _with_labels(source: Source, row: int, digest: int, patience: Patience) -> tuple[Boxes, int]:
     """Return the boxes of a picture that was just read, and the digest that the state keeps."""
     if not isinstance(source.labels, LabelFiles):
         return source.labels[row], digest
