@@ -310,7 +310,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "bandwidth": bandwidth,
     "memory": memory,
     "start": start,
-    "tiny": lambda: cost("yolov3-tiny", 64, 8, 1, rounds=6),
+    "tiny": lambda: cost("yolov3-tiny", 64, 8, 1, rounds=10),
     "auto": lambda: cost("yolov3-tiny", 8, 1, None, rounds=12),
     "yolov3": lambda: cost("yolov3", 16, 8, 1, rounds=4),
 }

@@ -37,8 +37,17 @@ def places_of(images: ImageList) -> Listed[str]:
     return Rows(len(images.lines), lambda row: f"{images.path}:{images.lines[row]}")
 
 
-def batches_of(spec: RunSpec, first_position: int, patience: Patience) -> Generator[MiniBatch]:
-    """Yield the mini-batches from `first_position` on: a pure function of the recipe."""
+def batches_of(
+    spec: RunSpec, first_position: int, patience: Patience, end_position: int | None = None
+) -> Generator[MiniBatch]:
+    """Yield the mini-batches from `first_position` on: a pure function of the recipe.
+
+    Args:
+        spec: what to train, and with how many hands.
+        first_position: of a mini-batch.
+        patience: with a disk that does not give a picture.
+        end_position: where to end; None: with the run.
+    """
     recipe, operation = spec.recipe, spec.operation
     cfg = recipe.cfg
 
@@ -51,7 +60,7 @@ def batches_of(spec: RunSpec, first_position: int, patience: Patience) -> Genera
         size_of,
         workers=operation.workers,
         read_ahead=operation.read_ahead,
-        end_position=cfg.net.max_batches * cfg.net.batch,
+        end_position=cfg.net.max_batches * cfg.net.batch if end_position is None else end_position,
         patience=patience,
     )
 
