@@ -37,10 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": set(),
     "datasets": {"errors", "draws", "formats", "figures"},
     "drawing": set(),
+    "contact_sheet": {"drawing"},
     "screen": {"errors"},
     "commands": {
-        *("errors", "formats", "spec", "data", "model", "checkpoint", "train"),
-        *("proof", "datasets", "drawing", "screen"),
+        *("errors", "formats", "schedule", "spec", "data", "model", "checkpoint", "train"),
+        *("proof", "datasets", "drawing", "contact_sheet", "screen"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

@@ -179,8 +179,8 @@ def test_on_a_narrow_terminal_the_bar_keeps_the_counter_and_leaves_parts_out(
     rows = re.split(r"[\r\n]+", _on_a_terminal(_some_iterations, columns).rstrip())
 
     assert rows[-1].startswith("500000/500200 ")
-    for part in ("avg 7.125", "0:00:00 left"):
-        assert part in rows[-1]
+    for part in (r"avg 7\.125", r"\d:\d\d:\d\d left"):  # how long depends on the machine
+        assert re.search(part, rows[-1])
     assert not any(part in rows[-1] for part in (*missing, "\N{HORIZONTAL ELLIPSIS}"))
     assert all(len(row) <= columns for row in rows)
 

@@ -193,6 +193,21 @@ COMMANDS = (
         },
     ),
     Command(
+        "replay",
+        ("DATA", "CFG"),
+        "Write a contact sheet of exactly the pictures, crops, colours and boxes that iteration N "
+        "was or will be trained on, without running the others.",
+        "relume replay data/obj.data yolov3-tiny.cfg -iteration 1200",
+        "relume.commands.replay:replay",
+        {
+            "-iteration": Flag(int, "which one, from 1", "N"),
+            "-out": Flag(str, "where the PNG goes (default replay_NAME_N.png)", "FILE"),
+            "-seed": SEED,
+            "-workers": WORKERS,
+            "-dont_show": DONT_SHOW,
+        },
+    ),
+    Command(
         "verify",
         ("FILE|FOLDER", "[...]"),
         "Check every byte of checkpoints; of a folder, say which one a start would take. Exit "
