@@ -171,9 +171,7 @@ def _function(path: str) -> Callable[[list[str], Values, Screen], Any]:
 
 def overview() -> str:
     """Return what `relume -h` shows."""
-    rows = [
-        f"  relume {c.words} {' '.join(c.arguments)}\n{_wrapped(c.text, ' ' * 6)}" for c in COMMANDS
-    ]
+    rows = [f"  {_usage(c)}\n{_wrapped(c.text, ' ' * 6)}" for c in COMMANDS]
     return "\n".join(
         [
             "relume: a Darknet-compatible YOLO trainer that can be stopped anywhere and goes on",
@@ -187,7 +185,7 @@ def overview() -> str:
 def help_text(command: Command) -> str:
     """Return what `relume COMMAND -h` shows."""
     parts = [
-        f"relume {command.words} {' '.join(command.arguments)}",
+        _usage(command),
         "",
         _wrapped(command.text),
         "",
@@ -199,6 +197,10 @@ def help_text(command: Command) -> str:
     parts += [""] if command.flags else []
     parts += [_wrapped(command.more), ""] if command.more else []
     return "\n".join([*parts, "Example:", f"  {command.example}"])
+
+
+def _usage(command: Command) -> str:
+    return " ".join(("relume", command.words, *command.arguments))
 
 
 def _wrapped(text: str, before: str = "") -> str:

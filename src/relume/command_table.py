@@ -147,6 +147,30 @@ COMMANDS = (
         "pictures with -force moves none from one side to the other.",
     ),
     Command(
+        "make-cfg",
+        (),
+        "Write a cfg for classes of your own, NET-NAME.cfg, and its data file, NAME.data, beside "
+        "NAME.names: filters, anchors for the listed boxes, max_batches and steps are right.",
+        "relume make-cfg -like yolov3-tiny -names data/obj.names -images data/train.txt",
+        "relume.commands.make_cfg:make_cfg",
+        {
+            "-like": Flag(str, "yolov3-tiny, yolov3 or yolov3-spp", "NET"),
+            "-names": Flag(str, "names of the classes, one a line", "NAMES"),
+            "-images": Flag(str, "list to train on (default train.txt beside)", "LIST"),
+            "-valid": Flag(str, "list to validate on (default valid.txt beside)", "LIST"),
+            "-data": Flag(str, "take names and list from this data file; write the cfg", "DATA"),
+            "-width": Flag(int, "of the network's input (default as in NET's own cfg)", "W"),
+            "-height": Flag(int, "of the network's input (default as in NET's own cfg)", "H"),
+            "-batch": Flag(int, "pictures per iteration (default 64)", "N"),
+            "-subdivisions": Flag(int, "parts of it that fit in memory (16; tiny: 2)", "N"),
+            "-seed": Flag(int, "seed of the anchors (default 0)", "N"),
+            "-out": Flag(str, "folder of the two files (default that of NAMES)", "FOLDER"),
+            "-force": Flag(bool, "replace files that are there"),
+        },
+        more="max_batches is 2000 per class, but at least 6000 and the number of pictures; the "
+        "rate falls at 80 and 90 percent of it.",
+    ),
+    Command(
         "partial",
         ("CFG", "WEIGHTS", "OUT", "N"),
         "Write the first N layers of WEIGHTS to OUT: a start for training another net.",

@@ -7,7 +7,7 @@ Sums go box by box in double precision, so the same boxes give the same anchors 
 Not covered: which boxes count; see `commands/anchors.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,11 @@ def shape_iou(boxes_px: Shapes, anchors_px: Shapes) -> npt.NDArray[np.float64]:
     areas = np.add.outer(boxes_px.prod(axis=1), anchors_px.prod(axis=1))
     iou: npt.NDArray[np.float64] = overlap / (areas - overlap)
     return iou
+
+
+def mean_iou(boxes_px: Shapes, anchors_px: Sequence[tuple[float, float]]) -> float:
+    """Return the mean over the boxes of the IoU with the best of given anchors."""
+    return _clusters(boxes_px, np.array(anchors_px, np.float64)).average_iou
 
 
 def format_anchors(anchors_px: Shapes, width: int) -> str:

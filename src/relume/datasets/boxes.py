@@ -123,24 +123,22 @@ def _digits(value: np.float32) -> str:
 
 
 def format_list(paths: Iterable[Path], folder: Path) -> bytes:
-    """Return the text of a list that lies in `folder`, which need not be the current one.
+    """Return the text of a list that lies in `folder`; each path as `seen_from` there."""
+    return b"".join(os.fsencode(seen_from(folder, path)) + b"\n" for path in paths)
 
-    A picture below the folder is written as seen from there, so that the data set can be moved
-    as a whole; any other with its whole path.
+
+def seen_from(folder: Path, path: Path) -> str:
+    """Return how a file in `folder`, which need not be the current one, is to name `path`.
+
+    What lies below the folder is named as seen from there, so that a data set can be moved as a
+    whole; all else by its whole path.
 
     Raises:
         DataFileError: a path that no list can hold, since it has a line break.
     """
-    home = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay links
-    lines = []
-    for path in paths:
-        whole = Path(os.path.abspath(path))  # noqa: PTH100
-        entry = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
-        if len(entry.splitlines()) != 1 or entry != entry.strip():
-            raise DataFileError(
-                repr(entry),
-                "a list has one path a line",
-                "no line break in it, no space at its ends",
-            )
-        lines.append(os.fsencode(entry) + b"\n")
-    return b"".join(lines)
+    home, whole = (Path(os.path.abspath(place)) for place in (folder, path))  # noqa: PTH100
+    entry = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+    if len(entry.splitlines()) != 1 or entry != entry.strip():
+        needed = "no line break in it, no space at its ends"
+        raise DataFileError(repr(entry), "a list has one path a line", needed)
+    return entry

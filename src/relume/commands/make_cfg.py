@@ -1,0 +1,152 @@
+"""`relume make-cfg`: a cfg, and a data file, for classes and pictures of one's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from relume.checkpoint import storage
+from relume.commands.anchors import shapes_px
+from relume.datasets.anchors import cluster_shapes, distinct_shapes, mean_iou
+from relume.datasets.boxes import read_labelled, seen_from
+from relume.datasets.make_cfg import NETS, Net, Settings, cfg_text
+from relume.errors import DataFileError, UsageError
+from relume.formats.cfg import parse_cfg
+from relume.formats.data_files import read_data_file, read_image_list, read_names, resolve
+from relume.screen import Screen
+from relume.spec import run_name
+
+Values = Mapping[str, str | int | float | bool]
+
+SEE = "see relume make-cfg -h"
+STRIDE = 32
+"""Pixels to a cell of the coarsest head; width and height are multiples of it."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a cfg is made for."""
+
+    names: Path
+    classes: int
+    data: Path
+    """The data file, there already or not."""
+    data_text: bytes | None
+    """Of a data file to be written."""
+    images: Path
+    """The list to train on, which need not be there yet."""
+
+
+def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Write NET-NAME.cfg and, unless -data names one, NAME.data."""
+    like = str(flags.get("-like", ""))
+    if like not in NETS:
+        found = f"'{like}'" if like else "is missing"
+        raise UsageError("-like", found, f"one of {', '.join(NETS)}", SEE)
+    inputs = _inputs(flags)
+    settings = _settings(NETS[like], inputs.classes, flags)
+    path = inputs.data.parent / f"{like}-{run_name(inputs.data.name)}.cfg"
+    written = [path, *([inputs.data] if inputs.data_text is not None else [])]
+    there = [str(file) for file in written if file.exists()]
+    if there and not flags.get("-force"):
+        remedy = "-force replaces them; or -out FOLDER"
+        raise UsageError(" and ".join(there), "there already", "", remedy)
+    said = "anchors of Darknet's own cfg"
+    if inputs.images.exists():
+        settings, said = _fitted(NETS[like], settings, inputs, int(flags.get("-seed", 0)))
+    title = f"{like} for {inputs.classes} classes ({inputs.names.name}), by relume make-cfg\n{said}"
+    text = cfg_text(like, settings, title)
+    parse_cfg(text, str(path), "train")
+    storage.make_folder(path.parent)
+    if inputs.data_text is not None:
+        storage.write_durably(inputs.data, inputs.data_text)
+        screen.line(f"{inputs.data}: {inputs.classes} classes, trains on {inputs.images}")
+    storage.write_durably(path, text.encode())
+    steps = ",".join(map(str, settings.steps))
+    screen.line(
+        f"{path}: {settings.width}x{settings.height}, batch {settings.batch} in "
+        f"{settings.subdivisions} subdivisions, max_batches {settings.max_batches}, steps {steps}, "
+        f"filters {settings.filters}"
+    )
+    screen.line(said)
+    if not inputs.images.exists():
+        screen.warn(f"{inputs.images}: not there yet; relume split makes lists of pictures")
+    screen.line(f"train: relume detector train {inputs.data} {path} {NETS[like].start}")
+    return 0
+
+
+def _inputs(flags: Values) -> _Inputs:
+    """Read what -data names, or else -names, -images and -valid."""
+    if ("-data" in flags) == ("-names" in flags):
+        needed = "-names NAMES (a data file is written), or -data DATA (yours is taken)"
+        raise UsageError("relume make-cfg", "one of the two is needed", needed, SEE)
+    if "-data" in flags:
+        if more := [name for name in ("-images", "-valid", "-out") if name in flags]:
+            raise UsageError(more[0], "is given with -data, which says that itself", "", SEE)
+        data_file = read_data_file(str(flags["-data"]))
+        names = resolve(data_file.text("names"), data_file.path)
+        images = resolve(data_file.text("train"), data_file.path)
+        classes = len(read_names(names))
+        if data_file.integer("classes", classes) != classes:
+            place = f"{data_file.path}:{data_file.lines['classes']}"
+            found = f"classes={data_file.text('classes')}"
+            raise DataFileError(place, found, f"{classes}, the names in {names}")
+        return _Inputs(names, classes, Path(data_file.path), None, images)
+    names = Path(str(flags["-names"]))
+    classes = len(read_names(names))
+    folder = Path(str(flags.get("-out", names.parent)))
+    lists = {
+        key: Path(str(flags.get(flag, folder / f"{key}.txt")))
+        for key, flag in (("train", "-images"), ("valid", "-valid"))
+    }
+    for key, flag in (("train", "-images"), ("valid", "-valid")):
+        if flag in flags and not lists[key].exists():
+            raise UsageError(flag, f"{lists[key]} does not exist", "a list of pictures", SEE)
+    values = {
+        "classes": str(classes),
+        **{key: seen_from(folder, path) for key, path in lists.items()},
+        "names": seen_from(folder, names),
+        "backup": "backup",
+    }
+    text = "".join(f"{key} = {value}\n" for key, value in values.items()).encode(
+        "utf-8", "surrogateescape"
+    )
+    data = folder / f"{run_name(names.name)}.data"
+    return _Inputs(names, classes, data, text, lists["train"])
+
+
+def _settings(net: Net, classes: int, flags: Values) -> Settings:
+    standard = {
+        "-width": net.side_px,
+        "-height": net.side_px,
+        "-batch": 64,
+        "-subdivisions": min(net.subdivisions, int(flags.get("-batch", 64))),
+    }
+    width, height, batch, subdivisions = (int(flags.get(f, n)) for f, n in standard.items())
+    for flag, value in (("-width", width), ("-height", height)):
+        if value < STRIDE or value % STRIDE:
+            raise UsageError(flag, str(value), f"a multiple of {STRIDE}", SEE)
+    if batch < 1 or subdivisions < 1 or batch % subdivisions:
+        found = f"-batch {batch} -subdivisions {subdivisions}"
+        raise UsageError(found, "do not fit", "a batch that is a multiple of subdivisions", SEE)
+    return Settings(classes, net.anchors_px, 0, width, height, batch, subdivisions)
+
+
+def _fitted(net: Net, settings: Settings, inputs: _Inputs, seed: int) -> tuple[Settings, str]:
+    """Return the settings with anchors for the listed pictures, and a line about them."""
+    images = read_image_list(inputs.images, inputs.data)
+    settings = replace(settings, pictures=len(images.paths))
+    labelled = read_labelled(images.paths, inputs.classes)
+    shapes = shapes_px(labelled, settings.width, settings.height)
+    count, distinct = len(net.anchors_px), distinct_shapes(shapes)
+    if distinct < count:
+        return settings, (
+            f"anchors of Darknet's own cfg: {inputs.images} has boxes of {distinct} different "
+            f"shapes only, and {count} anchors are needed"
+        )
+    clusters = cluster_shapes(shapes, count, seed)
+    own = mean_iou(shapes, net.anchors_px)
+    anchors = tuple((width, height) for width, height in clusters.anchors_px.tolist())
+    return replace(settings, anchors_px=anchors), (
+        f"anchors by k-means on {inputs.images}, seed {seed}: avg IoU "
+        f"{100 * clusters.average_iou:.2f} %; Darknet's own have {100 * own:.2f} %"
+    )
