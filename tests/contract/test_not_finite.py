@@ -17,8 +17,8 @@ import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.state import Array
-from relume.data.batch import load_sample
 from relume.data.order import index_at
+from relume.data.sample import load_sample
 from relume.errors import NotFinite
 from relume.formats.data_files import read_labels
 from relume.schedule import input_size

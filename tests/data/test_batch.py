@@ -8,10 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from relume.data import batch, loaders
-from relume.data.batch import MiniBatch, Source, load_mini_batch, load_sample, mini_batches
+from relume.data.augment import apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.batch import MiniBatch, load_mini_batch, mini_batches
+from relume.data.image import read_picture
+from relume.data.mixing import most_pictures
 from relume.data.patience import Patience
+from relume.data.sample import Source, load_sample
 from relume.draws import draw_words
 from relume.errors import ImageError, Unavailable
 from relume.formats.sections import Net, Yolo
@@ -96,6 +101,64 @@ def test_a_sample_does_not_depend_on_its_neighbours(source: Source) -> None:
         assert mini_batch.indices[0] == together.indices[row]
 
 
+MIXED = {
+    "mixup": replace(NET, mixup=True, letter_box=True, blur=3, gaussian_noise=20),
+}
+
+
+@pytest.fixture(params=MIXED)
+def mixed(request: pytest.FixtureRequest, source: Source) -> Source:
+    """The same pictures, several in half of the samples."""
+    return replace(source, net=MIXED[request.param])
+
+
+def test_workers_and_neighbours_change_no_byte_of_mixed_samples(mixed: Source) -> None:
+    expected = list(mini_batches(mixed, 0, size_of, 0, 0, 64))
+    for left, right in zip(mini_batches(mixed, 0, size_of, 3, 5, 64), expected, strict=True):
+        assert_same(left, right)
+    for left, right in zip(mini_batches(mixed, 24, size_of, 2, 2, 48), expected[6:12], strict=True):
+        assert_same(left, right)
+    for position in range(8):
+        sample = load_sample(mixed, position, *size_of(position))
+        row = position % 4
+        np.testing.assert_array_equal(expected[position // 4].images[row], sample.image)
+
+
+def test_every_picture_of_a_sample_is_told(mixed: Source) -> None:
+    samples = [load_sample(mixed, position, 64, 64) for position in range(40)]
+
+    counts = {len(sample.indices) for sample in samples}
+    assert counts == {1, most_pictures(mixed.net)}
+    for sample in samples:
+        files = [mixed.image_paths[index].read_bytes() for index in sample.indices]
+        assert list(sample.digests) == [xxh3_64_intdigest(content) for content in files]
+        classes = set(sample.truths[:, 0].tolist())  # the class is the row
+        assert classes <= set(sample.indices)
+    mini_batch = load_mini_batch(mixed, 8, 64, 64)
+    for row, sample in enumerate(samples[8:12]):
+        pictures = mini_batch.pictures_of(row)
+        assert mini_batch.indices[pictures] == sample.indices
+        assert tuple(mini_batch.digests[pictures].tolist()) == sample.digests
+    assert sum(mini_batch.pictures) == len(mini_batch.indices) == len(mini_batch.digests)
+
+
+def test_a_mixed_up_sample_is_two_augmented_pictures(source: Source) -> None:
+    mixed = replace(source, net=replace(NET, mixup=True))
+    assert isinstance(source.labels, list)
+    for position in range(20):
+        sample = load_sample(mixed, position, 96, 64)
+        parts = []
+        for number, index in enumerate(sample.indices):
+            picture, _ = read_picture(source.image_paths[index], 3)
+            size_px = (picture.shape[1], picture.shape[0])
+            plan = draw_plan(NET, HEAD, size_px, (96, 64), source.seed, position, number)
+            truths = apply_to_truths(source.labels[index], plan, *size_px, 96, 64, HEAD.max)
+            parts.append((apply_to_pixels(picture, plan, 96, 64).astype(np.float64), truths))
+        image = np.rint(sum(pixels for pixels, _ in parts) / len(parts))
+        np.testing.assert_array_equal(sample.image, image)
+        np.testing.assert_array_equal(sample.truths, np.concatenate([t for _, t in parts]))
+
+
 def test_a_mini_batch_is_laid_out_as_described(source: Source) -> None:
     mini_batch = load_mini_batch(source, 4, 96, 32)
     assert mini_batch.images.shape == (4, 32, 96, 3)
@@ -111,7 +174,7 @@ def test_a_mini_batch_is_laid_out_as_described(source: Source) -> None:
         assert mini_batch.classes[row, :count].tolist() == [index] * count
         assert (mini_batch.classes[row, count:] == -1).all()
         assert not mini_batch.boxes_xywh_rel[row, count:].any()
-        assert int(mini_batch.digests[row]) == sample.digest
+        assert (int(mini_batch.digests[row]),) == sample.digests
 
 
 def test_a_mini_batch_without_truths_has_one_padding_column(source: Source) -> None:
@@ -128,7 +191,7 @@ def test_an_epoch_shows_every_picture_once(source: Source) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_picture_stops_its_own_mini_batch(source: Source, workers: int) -> None:
-    bad = load_sample(source, 9, 64, 64).index
+    bad = load_sample(source, 9, 64, 64).indices[0]
     source.image_paths[bad].write_bytes(b"broken")
     # Picture `bad` stands at position 9 of the first ten, so in the third mini-batch.
     batches = mini_batches(source, 0, size_of, workers, 5, 64)
@@ -205,7 +268,7 @@ def test_a_read_that_hangs_does_not_keep_a_stop_from_being_noticed(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hangs, let_go, asked = threading.Event(), threading.Event(), threading.Event()
-    whole = batch.load_sample
+    whole = load_sample
 
     def load(source: Source, position: int, *args: Any) -> Any:
         if position == 6:
@@ -242,7 +305,7 @@ def test_without_threads_a_stop_is_noticed_between_two_pictures(source: Source) 
 def test_whatever_a_thread_raises_is_raised_where_the_picture_would_have_come(
     source: Source, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    whole = batch.load_sample
+    whole = load_sample
 
     def load(source: Source, position: int, *args: Any) -> Any:
         if position == 5:
@@ -286,7 +349,7 @@ def test_threads_that_die_are_replaced_and_change_no_byte(
 def test_a_picture_that_the_disk_does_not_give_ends_the_loading_soon(
     source: Source, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    lost = source.image_paths[load_sample(source, 9, 64, 64).index]
+    lost = source.image_paths[load_sample(source, 9, 64, 64).indices[0]]
     whole = Path.read_bytes
 
     def read(path: Path) -> bytes:

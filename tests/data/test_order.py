@@ -34,6 +34,23 @@ def test_every_epoch_shows_each_picture_once_in_another_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+def test_every_picture_of_a_sample_has_an_order_of_its_own() -> None:
+    # Raise `numerics` if the numbers must change.
+    orders = [[permuted_index(1, 2, 7, i, picture) for i in range(7)] for picture in range(4)]
+    assert orders == [
+        [3, 1, 4, 6, 2, 5, 0],
+        [0, 5, 2, 1, 6, 4, 3],
+        [2, 0, 6, 5, 3, 1, 4],
+        [0, 6, 3, 4, 2, 1, 5],
+    ]
+    assert index_at(1, 2 * 7 + 5, 7, 3) == orders[3][5]
+    pairs = [(index_at(5, p, 500), index_at(5, p, 500, 1)) for p in range(500)]
+    rows, partners = zip(*pairs, strict=True)
+    assert sorted(rows) == sorted(partners) == list(range(500))
+    # Independent: a correlation has a standard deviation of 1 / sqrt(500) = .045.
+    assert abs(np.corrcoef(rows, partners)[0, 1]) < 0.18
+
+
 def test_seed_and_epoch_are_not_added_up() -> None:
     assert permutation(3, 4, 100) != permutation(4, 3, 100)
 

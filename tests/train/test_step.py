@@ -87,6 +87,7 @@ def mini_batches(network: Network, first: int = 0) -> Iterator[MiniBatch]:
             boxes_xywh_rel=boxes,
             classes=np.zeros((size, 1), np.int64),
             positions=positions,
+            pictures=(1,) * size,
             indices=positions,
             digests=np.array(positions, np.uint64),
         )

@@ -10,60 +10,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
-from relume.data.blur import apply_blur
-from relume.data.image import IMPATIENT, Pixels, read_picture
+from relume.data.image import Pixels
 from relume.data.loaders import Loaders, Task
-from relume.data.noise import apply_noise
-from relume.data.order import rows_for
 from relume.data.patience import Patience
-from relume.errors import ImageError, Unavailable, Undecodable
-from relume.formats.data_files import parse_labels
-from relume.formats.rows import Listed
-from relume.formats.sections import Net, Yolo
-from relume.lists.labels import LabelFiles, shared_digest
-
-MOST_BAD_TOGETHER = 1000
-"""Pictures in a row that cannot be decoded: no mishap of single files any more."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Everything a sample is made of, besides its position and the size of the net's input."""
-
-    net: Net
-    head: Yolo
-    """The last [yolo], whose jitter, resize and max hold for the whole net."""
-    seed: int
-    image_paths: Listed[Path]
-    places: Listed[str]
-    """Where each image was named ("train.txt:7"), for messages."""
-    labels: Sequence[Boxes] | LabelFiles
-    """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
-    skips_bad: bool = False
-    """Whether another picture takes the place of one that cannot be decoded."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One augmented picture and its truths."""
-
-    image: Pixels
-    """[height, width, C]."""
-    truths: Boxes
-    """[n, 5]: class, x, y, w, h relative to `image`."""
-    position: int
-    index: int
-    """Row in the image list."""
-    digest: int
-    """XXH3-64 of the file's bytes; with a long list its labels share it (lists/labels.py)."""
-    skipped: Mapping[int, int]
-    """Digest by row of the pictures that could not be decoded, in whose place it stands."""
+from relume.data.sample import Sample, Source, load_sample
+from relume.errors import Unavailable
 
 
 @dataclass(frozen=True)
@@ -77,74 +32,19 @@ class MiniBatch:
     classes: npt.NDArray[np.int64]
     """[b, T]; -1 pads the end of a row."""
     positions: tuple[int, ...]
+    pictures: tuple[int, ...]
+    """[b]: how many pictures every sample is made of."""
     indices: tuple[int, ...]
+    """Row in the image list of every picture used, sample after sample."""
     digests: npt.NDArray[np.uint64]
-    """[b]: of the samples."""
+    """Of those files, as in `Sample`."""
     skipped: Mapping[int, int] = field(default_factory=dict)
     """Digest by row of the pictures that could not be decoded, and were replaced."""
 
-
-def load_sample(
-    source: Source, position: int, width: int, height: int, patience: Patience = IMPATIENT
-) -> Sample:
-    """Return the sample at `position` for a net input of width x height pixels.
-
-    Raises:
-        ImageError, Unavailable: its picture cannot be read or decoded.
-    """
-    index, picture, boxes, digest, skipped = read_usable(source, position, patience)
-    height_px, width_px, _ = picture.shape
-    head = source.head
-    plan = draw_plan(
-        source.net, head, (width_px, height_px), (width, height), source.seed, position
-    )
-    truths = apply_to_truths(boxes, plan, width_px, height_px, width, height, head.max)
-    image = apply_to_pixels(picture, plan, width, height)
-    image = apply_noise(apply_blur(image, truths, plan.blur), plan.gaussian_noise, plan.noise)
-    return Sample(image, truths, position, index, digest, skipped)
-
-
-def read_usable(
-    source: Source, position: int, patience: Patience
-) -> tuple[int, Pixels, Boxes, int, dict[int, int]]:
-    """Return row, pixels, boxes, digest of the picture at `position`, and those skipped for it.
-
-    Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
-    (source, position, the bytes of the files): the same in every thread and after every stop.
-
-    Raises:
-        ImageError, Unavailable: a picture cannot be read; or not decoded, and none is skipped.
-    """
-    skipped: dict[int, int] = {}
-    for row in rows_for(source.seed, position, len(source.image_paths)):
-        path, place = source.image_paths[row], source.places[row]
-        try:
-            picture, digest = read_picture(path, source.net.channels, place, patience)
-            return row, picture, *_with_labels(source, row, digest, patience), skipped
-        except Undecodable as error:
-            if not source.skips_bad:
-                remedy = f"{error.remedy}, or set bad=skip in the data file"
-                raise Undecodable(place, error.found, error.needed, remedy) from error
-            _, skipped[row] = _with_labels(source, row, error.digest, patience)
-        if len(skipped) == MOST_BAD_TOGETHER:
-            break
-    row = next(iter(skipped))
-    found = f"none of the {len(skipped)} pictures tried from this one on can be decoded"
-    raise ImageError(source.places[row], found, "pictures", "`relume check DATA CFG` names them")
-
-
-def _with_labels(source: Source, row: int, digest: int, patience: Patience) -> tuple[Boxes, int]:
-    """Return the boxes of a picture that was just read, and the digest that the state keeps."""
-    if not isinstance(source.labels, LabelFiles):
-        return source.labels[row], digest
-    image, path, place = source.image_paths[row], source.labels.path(row), source.places[row]
-    data = patience.read_if_there(path, place)
-    if data is None and not image.exists():
-        # Not the file is missing but the disk: its labels may be there when it comes back.
-        patience.read_bytes(image, place, f"{image} ")
-        data = patience.read_if_there(path, place)
-    boxes = parse_labels(data, source.labels.classes, path)
-    return boxes, shared_digest(digest, boxes)
+    def pictures_of(self, row: int) -> slice:
+        """Return where in `indices` and `digests` the pictures of one sample stand."""
+        start = sum(self.pictures[:row])
+        return slice(start, start + self.pictures[row])
 
 
 def load_mini_batch(source: Source, first_position: int, width: int, height: int) -> MiniBatch:
@@ -252,7 +152,8 @@ def _joined(samples: Sequence[Sample]) -> MiniBatch:
         boxes_xywh_rel=boxes_xywh_rel,
         classes=classes,
         positions=tuple(sample.position for sample in samples),
-        indices=tuple(sample.index for sample in samples),
-        digests=np.array([sample.digest for sample in samples], dtype=np.uint64),
+        pictures=tuple(len(sample.indices) for sample in samples),
+        indices=tuple(index for sample in samples for index in sample.indices),
+        digests=np.array([d for sample in samples for d in sample.digests], dtype=np.uint64),
         skipped=dict(sorted(item for sample in samples for item in sample.skipped.items())),
     )

@@ -23,31 +23,38 @@ ROUNDS_PER_BIT = 6
 a million takes 30 µs, a hundredth of decoding its picture."""
 
 
-def index_at(seed: int, position: int, size: int) -> int:
-    """Return the row of the image list (0 <= row < size) that stands at `position` >= 0."""
+def index_at(seed: int, position: int, size: int, picture: int = 0) -> int:
+    """Return the row of the image list (0 <= row < size) that stands at `position` >= 0.
+
+    Args:
+        seed: of the run.
+        position: of the sample.
+        size: rows of the list.
+        picture: number of the picture in its sample; each number has an order of its own.
+    """
     epoch, i = divmod(position, size)
-    return permuted_index(seed, epoch, size, i)
+    return permuted_index(seed, epoch, size, i, picture)
 
 
-def rows_for(seed: int, position: int, size: int) -> Iterator[int]:
-    """Yield the row at `position`, then, each once, all others that may take its place.
+def rows_for(seed: int, position: int, size: int, picture: int = 0) -> Iterator[int]:
+    """Yield the row of `index_at`, then, each once, all others that may take its place.
 
     They follow in the order of another permutation, from the position's own place in it, so
     that the pictures that stand in for others are spread evenly too.
     """
-    first = index_at(seed, position, size)
+    first = index_at(seed, position, size, picture)
     yield first
     epoch, i = divmod(position, size)
     other_seed = int(draw_words(seed, "replacement", (), 1)[0])
     for k in range(size):
-        row = permuted_index(other_seed, epoch, size, (i + k) % size)
+        row = permuted_index(other_seed, epoch, size, (i + k) % size, picture)
         if row != first:
             yield row
 
 
-def permuted_index(seed: int, epoch: int, size: int, i: int) -> int:
-    """Return where the permutation of (seed, epoch, size) sends `i`, 0 <= i < size."""
-    for offset, hash_seed in _round_keys(seed, epoch, size):
+def permuted_index(seed: int, epoch: int, size: int, i: int, picture: int = 0) -> int:
+    """Return where the permutation of (seed, epoch, size, picture) sends `i`, 0 <= i < size."""
+    for offset, hash_seed in _round_keys(seed, epoch, size, picture):
         partner = offset - i
         if partner < 0:
             partner += size
@@ -58,10 +65,10 @@ def permuted_index(seed: int, epoch: int, size: int, i: int) -> int:
     return i
 
 
-@lru_cache(maxsize=8)
-def _round_keys(seed: int, epoch: int, size: int) -> tuple[tuple[int, int], ...]:
+@lru_cache(maxsize=16)
+def _round_keys(seed: int, epoch: int, size: int, picture: int) -> tuple[tuple[int, int], ...]:
     """Return (offset, hash seed) of every round; 0 <= offset < size."""
     rounds = ROUNDS_PER_BIT * size.bit_length()
-    words = [int(word) for word in draw_words(seed, "order", (epoch,), 2 * rounds)]
+    words = [int(word) for word in draw_words(seed, "order", (epoch, picture), 2 * rounds)]
     # The remainder prefers small offsets by less than size / 2**64.
     return tuple((words[r] % size, words[rounds + r]) for r in range(rounds))

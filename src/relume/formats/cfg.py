@@ -44,7 +44,7 @@ from relume.formats.sections import (
 __all__ = ["Purpose", "layer_sizes", "parse_cfg", "read_cfg", "recipe_keys"]
 
 Purpose = Literal["train", "detect"]
-LATER_KEYS = frozenset(["blur", "gaussian_noise"])
+LATER_KEYS = frozenset(["blur", "gaussian_noise", "mixup", "mosaic"])
 """Fields that came when there were runs already, whose recipes do not name them."""
 Values = dict[str, Any]
 
@@ -184,6 +184,7 @@ def _net(section: Section, path: str, purpose: Purpose) -> Net:
         batch=written_batch // subdivisions * subdivisions,
         written_batch=written_batch,
         subdivisions=subdivisions,
+        mixup=values.pop("mixup", 0) == 1,
         **values,
     )
     if net.channels not in (1, 3):

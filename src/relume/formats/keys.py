@@ -143,6 +143,7 @@ READ: Mapping[str, Mapping[str, Converter]] = {
         "letter_box": flag,
         "blur": integer(0),
         "gaussian_noise": integer(0),
+        "mixup": integer(0, 1),
     },
     "convolutional": {
         "filters": integer(1),
@@ -210,7 +211,6 @@ INERT: Mapping[str, tuple[str, ...]] = {
 
 NOT_IN_TRAINING: Mapping[str, Mapping[str, Neutral]] = {
     "net": {
-        "mixup": 0,
         "cutmix": 0,
         "mosaic": 0,
         "seq_scales": None,

@@ -55,6 +55,10 @@ class Net:
     of another, with a kernel of k pixels."""
     gaussian_noise: int = 0
     """Standard deviation of the noise on half of the pictures, in levels of 0 to 255."""
+    mixup: bool = False
+    """Half of the samples are two pictures blended."""
+    mosaic: bool = False
+    """Half of the samples are four pictures side by side."""
 
     @property
     def mini_batch(self) -> int:

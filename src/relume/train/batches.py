@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from relume.data.batch import MiniBatch, Source, mini_batches
+from relume.data.batch import MiniBatch, mini_batches
 from relume.data.patience import Patience
+from relume.data.sample import Source
 from relume.errors import ImageError, LabelError, RelumeError
 from relume.formats.data_files import ImageList
 from relume.formats.rows import Listed, Rows
 from relume.lists.labels import PICTURE_BITS, LabelFiles
 from relume.schedule import input_size
 from relume.spec import SKIP, Recipe, RunSpec
+from relume.train.partial import Partial
 
 PICTURE = "picture"
 
@@ -68,6 +70,7 @@ def batches_of(
 def unchanged(
     batches: Iterator[MiniBatch],
     pictures: npt.NDArray[np.uint64],
+    begun: Partial,
     spec: RunSpec,
     say: Callable[[str], None],
 ) -> Iterator[MiniBatch]:
@@ -75,16 +78,26 @@ def unchanged(
 
     To skip one is to use it, so neither a good picture may turn bad in a run, nor a bad one good.
     A picture that is skipped for the first time is said.
+
+    Args:
+        batches: from the next subdivision on.
+        pictures: digest of every picture used up to the last whole iteration, kept up to date.
+        begun: what the iteration under way has used before.
+        spec: of the run.
+        say: takes a line of text.
+    Raises:
+        ImageError, LabelError: a picture, or its labels, have changed.
     """
     images, told = spec.recipe.images, set[int]()
+    used = {**dict(zip(begun.rows, begun.digests, strict=True)), **begun.skipped}
     for mini_batch in batches:
-        rows = [*mini_batch.indices, *mini_batch.skipped]
-        digests = np.array([*mini_batch.digests, *mini_batch.skipped.values()], np.uint64)
-        known = pictures[rows]
-        changed = np.flatnonzero((known != 0) & (known != digests))
-        if changed.size:
-            first = int(changed[0])
-            raise _changed(spec.recipe, rows[first], known[first] ^ digests[first])
+        if mini_batch.positions[0] % spec.recipe.cfg.net.batch == 0:
+            used.clear()
+        now = zip(mini_batch.indices, mini_batch.digests.tolist(), strict=True)
+        for row, digest in (*now, *mini_batch.skipped.items()):
+            known = int(pictures[row]) or used.setdefault(row, digest)
+            if known != digest:
+                raise _changed(spec.recipe, row, np.uint64(known ^ digest))
         for row in mini_batch.skipped:
             if not (pictures[row] or row in told):
                 place = f"{images.path}:{images.lines[row]}"

@@ -210,8 +210,9 @@ def _only(mini_batch: MiniBatch, row: int) -> MiniBatch:
         boxes_xywh_rel=mini_batch.boxes_xywh_rel[one],
         classes=mini_batch.classes[one],
         positions=mini_batch.positions[one],
-        indices=mini_batch.indices[one],
-        digests=mini_batch.digests[one],
+        pictures=mini_batch.pictures[one],
+        indices=mini_batch.indices[mini_batch.pictures_of(row)],
+        digests=mini_batch.digests[mini_batch.pictures_of(row)],
     )
 
 

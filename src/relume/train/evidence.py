@@ -92,12 +92,18 @@ def _told(spec: RunSpec, diagnosis: Diagnosis) -> str:
     what = f"{cause.what} of layer {cause.layer} ([{kind}], {spec.recipe.cfg.path}:{section.line})"
     if cause.what in PARAMETERS.values():
         return f"{what}, whatever the picture"
-    named = [f"{picture['listed']} {picture['path']}" for picture in _named(spec, diagnosis, cause)]
+    named = [_name(picture) for picture in _named(spec, diagnosis, cause)]
     if cause.rows or len(named) == 1:
         more = f" and {len(named) - MOST_TOLD} more" if len(named) > MOST_TOLD else ""
         return f"{what}, for {', '.join(named[:MOST_TOLD])}{more}"
     of = "the batch" if cause.subdivision is None else f"subdivision {cause.subdivision + 1}"
     return f"{what}, for the {len(named)} pictures of {of} together"
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """Return the pictures of an entry as a message names them."""
+    parts = (entry, *entry.get("mixed_with", ()))
+    return " with ".join(f"{part['listed']} {part['path']}" for part in parts)
 
 
 def _named(spec: RunSpec, diagnosis: Diagnosis, cause: Cause) -> list[dict[str, Any]]:
@@ -112,18 +118,17 @@ def _named(spec: RunSpec, diagnosis: Diagnosis, cause: Cause) -> list[dict[str, 
 def _pictures(spec: RunSpec, diagnosis: Diagnosis) -> list[list[dict[str, Any]]]:
     """Return an entry of report.json per picture, by subdivision."""
     source = source_of(spec)
-    entries, number = [], 0
+    entries: list[list[dict[str, Any]]] = []
+    number = 0
     for mini_batch in diagnosis.batch:
-        of_one = []
-        for position, index in zip(mini_batch.positions, mini_batch.indices, strict=True):
-            of_one.append(
-                {
-                    "file": f"{number:03}.png",
-                    "path": str(source.image_paths[index]),
-                    "listed": source.places[index],
-                    "position": position,
-                }
+        of_one: list[dict[str, Any]] = []
+        for row, position in enumerate(mini_batch.positions):
+            first, *others = (
+                {"path": str(source.image_paths[index]), "listed": source.places[index]}
+                for index in mini_batch.indices[mini_batch.pictures_of(row)]
             )
+            entry = {"file": f"{number:03}.png", **first, "position": position}
+            of_one.append({**entry, "mixed_with": others} if others else entry)
             number += 1
         entries.append(of_one)
     return entries

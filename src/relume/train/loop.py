@@ -143,7 +143,7 @@ def _trained(
 ) -> Generator[tuple[TrainState, Report | None]]:
     cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
     records = RecordBuffer(start.history.records)
-    checked = unchanged(batches, pictures, spec, say)
+    checked = unchanged(batches, pictures, partial, spec, say)
     state = start.before_partial(net.batch)
     with closing(batches):
         while state.iteration < net.max_batches:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relume.checkpoint.state import PARTIAL, Array, Arrays, TrainState
+from relume.data.mixing import most_pictures
 from relume.errors import Mismatch
 from relume.model.network import Network, Statistics
 
@@ -155,7 +156,7 @@ def signatures_of_partial(arrays: Arrays, network: Network) -> Mapping[str, Sign
     """Return name, shape and type of every array that the group must hold.
 
     Args:
-        arrays: of the group; only its number of subdivisions is looked at.
+        arrays: of the group; only its numbers of subdivisions and of pictures are looked at.
         network: for which it must fit.
     Raises:
         Mismatch: no such number can be done of an iteration that has begun.
@@ -169,12 +170,15 @@ def signatures_of_partial(arrays: Arrays, network: Network) -> Mapping[str, Sign
             f"{PARTIAL}/subdivisions is {done}",
             f"1 to {net.subdivisions - 1}, for subdivisions={net.subdivisions}",
         )
+    samples = done * net.mini_batch
+    found = arrays.get("rows", np.zeros(0)).size
+    pictures = found if samples <= found <= samples * most_pictures(net) else samples
     float32 = np.dtype(np.float32)
     signatures: dict[str, Signature] = {
         "subdivisions": ((1,), np.dtype(np.uint32)),
         "losses": ((3,), float32),
-        "rows": ((done * net.mini_batch,), np.dtype(np.int64)),
-        "digests": ((done * net.mini_batch,), np.dtype(np.uint64)),
+        "rows": ((pictures,), np.dtype(np.int64)),
+        "digests": ((pictures,), np.dtype(np.uint64)),
     }
     if "skipped_rows" in arrays:
         skipped = arrays["skipped_rows"].shape[:1]

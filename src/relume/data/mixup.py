@@ -1,0 +1,26 @@
+"""Mixup: two pictures, each augmented for itself, blended half and half.
+
+Source:
+    AlexeyAB/darknet 59596d78 src/data.c load_data_detection, blend_truth and image_opencv.cpp
+    blend_images_cv, which blends floats; bytes are rounded here, half to even.
+"""
+
+import numpy as np
+
+from relume.data.augment import Boxes
+from relume.data.image import Pixels
+
+
+def blend_pixels(first: Pixels, second: Pixels) -> Pixels:
+    """Return the mean of two pictures of one shape."""
+    sums = first.astype(np.uint16) + second
+    sums += sums >> 1 & 1  # an odd sum goes to the even neighbour
+    sums >>= 1
+    blended: Pixels = sums.astype(np.uint8)
+    return blended
+
+
+def join_truths(first: Boxes, second: Boxes, max: int) -> Boxes:
+    """Return the truths of both, those of the first in front, at most `max`."""
+    truths: Boxes = np.concatenate([first, second])[:max]
+    return truths

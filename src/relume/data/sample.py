@@ -1,0 +1,154 @@
+"""One sample: the pictures that stand at a position, each augmented for itself, put together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relume.data import mixup
+from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.blur import apply_blur
+from relume.data.image import IMPATIENT, Pixels, read_picture
+from relume.data.mixing import draw_mixing
+from relume.data.noise import apply_noise
+from relume.data.order import rows_for
+from relume.data.patience import Patience
+from relume.errors import ImageError, Undecodable
+from relume.formats.data_files import parse_labels
+from relume.formats.rows import Listed
+from relume.formats.sections import Net, Yolo
+from relume.lists.labels import LabelFiles, shared_digest
+
+MOST_BAD_TOGETHER = 1000
+"""Pictures in a row that cannot be decoded: no mishap of single files any more."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything a sample is made of, besides its position and the size of the net's input."""
+
+    net: Net
+    head: Yolo
+    """The last [yolo], whose jitter, resize and max hold for the whole net."""
+    seed: int
+    image_paths: Listed[Path]
+    places: Listed[str]
+    """Where each image was named ("train.txt:7"), for messages."""
+    labels: Sequence[Boxes] | LabelFiles
+    """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
+    skips_bad: bool = False
+    """Whether another picture takes the place of one that cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the network sees at one position, and its truths."""
+
+    image: Pixels
+    """[height, width, C]."""
+    truths: Boxes
+    """[n, 5]: class, x, y, w, h relative to `image`."""
+    position: int
+    indices: tuple[int, ...]
+    """Row in the image list of every picture it is made of."""
+    digests: tuple[int, ...]
+    """XXH3-64 of their files' bytes; with a long list their labels share it (lists/labels.py)."""
+    skipped: Mapping[int, int]
+    """Digest by row of the pictures that could not be decoded, in whose place others stand."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One augmented picture of a sample."""
+
+    image: Pixels
+    truths: Boxes
+    index: int
+    digest: int
+    skipped: Mapping[int, int]
+
+
+def load_sample(
+    source: Source, position: int, width: int, height: int, patience: Patience = IMPATIENT
+) -> Sample:
+    """Return the sample at `position` for a net input of width x height pixels.
+
+    Raises:
+        ImageError, Unavailable: a picture of it cannot be read or decoded.
+    """
+    mixing = draw_mixing(source.net, width, height, source.seed, position)
+    parts = [
+        _load_part(source, position, picture, (width, height), patience)
+        for picture in range(mixing.pictures)
+    ]
+    image, truths = parts[0].image, parts[0].truths
+    if mixing.pictures == 2:
+        image = mixup.blend_pixels(image, parts[1].image)
+        truths = mixup.join_truths(truths, parts[1].truths, source.head.max)
+    return Sample(
+        image=image,
+        truths=truths,
+        position=position,
+        indices=tuple(part.index for part in parts),
+        digests=tuple(part.digest for part in parts),
+        skipped={row: digest for part in parts for row, digest in part.skipped.items()},
+    )
+
+
+def _load_part(
+    source: Source, position: int, picture: int, input_px: tuple[int, int], patience: Patience
+) -> Part:
+    """Return one picture of a sample, in the size of the net's input."""
+    head = source.head
+    index, pixels, boxes, digest, skipped = read_usable(source, position, picture, patience)
+    height_px, width_px, _ = pixels.shape
+    plan = draw_plan(
+        source.net, head, (width_px, height_px), input_px, source.seed, position, picture
+    )
+    truths = apply_to_truths(boxes, plan, width_px, height_px, *input_px, head.max)
+    image = apply_blur(apply_to_pixels(pixels, plan, *input_px), truths, plan.blur)
+    image = apply_noise(image, plan.gaussian_noise, plan.noise)
+    return Part(image, truths, index, digest, skipped)
+
+
+def read_usable(
+    source: Source, position: int, picture: int, patience: Patience
+) -> tuple[int, Pixels, Boxes, int, dict[int, int]]:
+    """Return row, pixels, boxes and digest of a picture of a sample, and those skipped for it.
+
+    Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
+    (source, position, picture, the bytes of the files): the same in every thread and after
+    every stop.
+
+    Raises:
+        ImageError, Unavailable: a picture cannot be read; or not decoded, and none is skipped.
+    """
+    skipped: dict[int, int] = {}
+    for row in rows_for(source.seed, position, len(source.image_paths), picture):
+        path, place = source.image_paths[row], source.places[row]
+        try:
+            pixels, digest = read_picture(path, source.net.channels, place, patience)
+            return row, pixels, *_with_labels(source, row, digest, patience), skipped
+        except Undecodable as error:
+            if not source.skips_bad:
+                remedy = f"{error.remedy}, or set bad=skip in the data file"
+                raise Undecodable(place, error.found, error.needed, remedy) from error
+            _, skipped[row] = _with_labels(source, row, error.digest, patience)
+        if len(skipped) == MOST_BAD_TOGETHER:
+            break
+    row = next(iter(skipped))
+    found = f"none of the {len(skipped)} pictures tried from this one on can be decoded"
+    raise ImageError(source.places[row], found, "pictures", "`relume check DATA CFG` names them")
+
+
+def _with_labels(source: Source, row: int, digest: int, patience: Patience) -> tuple[Boxes, int]:
+    """Return the boxes of a picture that was just read, and the digest that the state keeps."""
+    if not isinstance(source.labels, LabelFiles):
+        return source.labels[row], digest
+    image, path, place = source.image_paths[row], source.labels.path(row), source.places[row]
+    data = patience.read_if_there(path, place)
+    if data is None and not image.exists():
+        # Not the file is missing but the disk: its labels may be there when it comes back.
+        patience.read_bytes(image, place, f"{image} ")
+        data = patience.read_if_there(path, place)
+    boxes = parse_labels(data, source.labels.classes, path)
+    return boxes, shared_digest(digest, boxes)
