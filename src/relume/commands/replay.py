@@ -77,8 +77,7 @@ def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:
     tiles: list[Tile] = []
     for mini_batch in loaded:
         height, width = mini_batch.images.shape[1:3]
-        for row, index in enumerate(mini_batch.indices):
-            picture = mini_batch.images[row]
+        for row, picture in enumerate(mini_batch.images):
             rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
             labels = [
                 Label(names[kind], int(kind), _edges_px(box, width, height))
@@ -87,9 +86,13 @@ def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:
                 )
                 if kind >= 0
             ]
-            place = f"{Path(images.path).name}:{images.lines[index]}"
+            used = mini_batch.indices[mini_batch.pictures_of(row)]
+            lines = "+".join(str(images.lines[index]) for index in used)
             count = f"{len(labels)} box{'es' * (len(labels) != 1)}"
-            caption = (f"{len(tiles) + 1}: {count}, {place}", str(images.paths[index]))
+            caption = (
+                f"{len(tiles) + 1}: {count}, {Path(images.path).name}:{lines}",
+                " + ".join(str(images.paths[index]) for index in used),
+            )
             tiles.append(Tile(rgb, labels, caption))
     return tiles
 
