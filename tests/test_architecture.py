@@ -40,8 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "contact_sheet": {"drawing"},
     "screen": {"errors"},
     "commands": {
-        *("errors", "formats", "schedule", "spec", "data", "model", "checkpoint", "train"),
-        *("proof", "datasets", "drawing", "contact_sheet", "screen"),
+        *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
+        *("train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from relume.errors import DataFileError, UsageError
+from relume.errors import DataFileError, LabelError, UsageError
 from relume.formats.cfg import read_cfg, recipe_keys
 from relume.formats.data_files import (
     DataFile,
@@ -27,7 +27,9 @@ from relume.formats.data_files import (
 from relume.formats.lexer import excerpt
 from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
+from relume.lists.label_block import Summary, Tally
 from relume.lists.labels import LabelFiles
+from relume.lists.labels import never_used as never_used
 from relume.lists.long_list import read_list
 
 Warn = Callable[[str], None]
@@ -308,29 +310,45 @@ def _read_all_labels(
         useless += [f"{path} box {row + 1}" for row in np.flatnonzero(never_used(read.boxes))]
         if read.missing:
             missing.append(path)
-    if missing:
-        warn(
-            f"{images.path}: {len(missing)} of {len(images.paths)} pictures have no label file "
-            f"({missing[0]}, ...); they are trained on as pictures without objects"
+    found = Summary(
+        rows=len(labels),
+        boxes=sum(map(len, labels)),
+        unlabelled=Tally(len(missing), str(missing[0]) if missing else ""),
+        unused=Tally(len(useless), useless[0] if useless else ""),
+    )
+    check_labels(images, found, warn)
+    return tuple(labels)
+
+
+def check_labels(images: ImageList, found: Summary, warn: Warn) -> None:
+    """Tell what is odd about the labels of a list.
+
+    Raises:
+        LabelError, DataFileError: what cannot be trained on.
+    """
+    if found.wrong.count:
+        more = f" (and {found.wrong.count - 1} more label files)" * (found.wrong.count > 1)
+        raise LabelError(images.path, f"{found.wrong.first}{more}", "", "correct them")
+    if found.absent.count:
+        more = f" (and {found.absent.count - 1} more)" * (found.absent.count > 1)
+        needed = "a path from the current folder, or from that of the data file"
+        raise DataFileError(
+            images.path, f"{found.absent.first} does not exist{more}", needed, "correct the list"
         )
-    if useless:
+    if found.unlabelled.count:
         warn(
-            f"{images.path}: {len(useless)} boxes lie outside their picture or have no size "
-            f"({useless[0]}, ...); they are left out, as in Darknet; a label line is "
+            f"{images.path}: {found.unlabelled.count} of {found.rows} pictures have no label file "
+            f"({found.unlabelled.first}, ...); they are trained on as pictures without objects"
+        )
+    if found.unused.count:
+        warn(
+            f"{images.path}: {found.unused.count} boxes lie outside their picture or have no size "
+            f"({found.unused.first}, ...); they are left out, as in Darknet; a label line is "
             "'class x y width height', relative to the picture, centre first"
         )
-    if not any(len(boxes) for boxes in labels):
+    if not found.boxes:
         raise DataFileError(
             images.path,
             "no picture has a label with a box",
             "labels as .txt beside the pictures, or in labels/ for pictures in images/train2017",
         )
-    return tuple(labels)
-
-
-def never_used(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Return [N]: which boxes no augmentation can bring into the picture."""
-    centres, halves = boxes[:, 1:3], boxes[:, 3:5] / 2
-    outside = (centres + halves < 0) | (centres - halves > 1) | (halves <= 0)
-    # Darknet takes a centre of exactly (0, 0) for "no box".
-    return np.asarray(outside.any(axis=1) | (centres == 0).all(axis=1))

@@ -12,7 +12,9 @@ from relume.errors import DataFileError, LabelError, OtherRecipe
 from relume.formats.data_files import label_path
 from relume.lists import long_list
 from relume.lists.labels import LABEL_BITS, LabelFiles
+from relume.train.loop import Stop
 from relume.train.start import StartFlags
+from tests.command_line import relume
 from tests.contract.small_runs import (
     copied_run,
     promised_files,
@@ -167,3 +169,32 @@ def test_a_state_from_before_there_were_indexes_goes_on(
     np.testing.assert_array_equal(
         end.groups["pictures"]["digests"], start_of(finished).groups["pictures"]["digests"]
     )
+
+
+def test_the_command_looks_through_the_labels_once(
+    inputs: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied_run(inputs, tmp_path / "run")
+    monkeypatch.chdir(folder)
+    (folder / "obj.data").write_text((folder / "obj.data").read_text() + "cache = kept\n")
+    command = ("detector", "train", "obj.data", "net.cfg", "-threads", 1, "-workers", 1)
+    label = folder / "img" / "0003.txt"
+    good = label.read_bytes()
+    label.write_bytes(b"0 .5 .5\n")
+    wrong = relume(*command)
+    label.write_bytes(good)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "is_due", lambda stop: True)
+        first = relume(*command)
+    again = relume(*command)
+
+    assert (wrong.status, first.status, again.status) == (2, 75, 0)
+    assert f"{label.relative_to(folder)}:1: 3 columns" in wrong.error
+    looks = "looks through 7 pictures and their labels, once"
+    assert [looks in ended.err for ended in (wrong, first, again)] == [True, True, True]
+    assert "stopped before all labels were looked through" in first.err
+    assert promised_files(folder) == promised_files(finished)
+    for ending in ("list", "labels"):
+        assert list((folder / "kept").glob(f"*.{ending}"))
+    assert not (folder / "backup" / "cache").exists()
+    assert looks not in relume(*command).err  # finished, and known

@@ -11,6 +11,7 @@ from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
+from relume.commands.labels import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.screen import Screen
@@ -50,6 +51,10 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
         with stop_by_signal(screen) as stop:
             if max_time is not None:
                 stop.ends_at_s = screen.began_s + max_time
+            processors = environment.available_threads()
+            if not look_through(spec, data, processors, screen, stop.is_due, say):
+                say("stopped before all labels were looked through; the same command goes on")
+                return TEMPORARY_FAILURE
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
             start = starting_state(spec, start_flags, declared, say)

@@ -89,6 +89,8 @@ class ImageList:
     """Where the pictures are."""
     identity: str | None = None
     """Of a long list (lists/long_list.py), whose entries are not all read to find it."""
+    digest: str | None = None
+    """XXH3-128 of a long list's bytes."""
 
 
 @dataclass(frozen=True)

@@ -60,3 +60,11 @@ def shared_digests(
     """Return the same for arrays of digests; 0, not used, stays 0."""
     shared: npt.NDArray[np.uint64] = (pictures & PICTURE_BITS) | (labels & LABEL_BITS)
     return np.where(pictures == 0, np.uint64(0), shared)
+
+
+def never_used(boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """Return [N]: which boxes no augmentation can bring into the picture."""
+    centres, halves = boxes[:, 1:3], boxes[:, 3:5] / 2
+    outside = (centres + halves < 0) | (centres - halves > 1) | (halves <= 0)
+    # Darknet takes a centre of exactly (0, 0) for "no box".
+    return np.asarray(outside.any(axis=1) | (centres == 0).all(axis=1))

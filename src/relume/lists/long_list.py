@@ -185,7 +185,12 @@ def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> 
         return Path(found)
 
     return ImageList(
-        str(file.path), Rows(count, entry), Rows(count, number), Rows(count, path), index.identity
+        str(file.path),
+        Rows(count, entry),
+        Rows(count, number),
+        Rows(count, path),
+        index.identity,
+        index.digest,
     )
 
 
