@@ -1,6 +1,7 @@
 """What identifies a data set, and where a run's files go."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,14 @@ def test_a_box_called_useless_is_in_no_sample(box: list[float], position: int) -
 
     if never_used(boxes)[0]:
         assert len(apply_to_truths(boxes, plan, 100, 80, 64, 64, 200)) == 0
+
+
+def test_keys_that_mix_pictures_without_effect_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sgd_cfg(cutmix=1, mixup=1))
+    said: list[str] = []
+
+    spec = read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), said.append)
+
+    assert not spec.recipe.cfg.net.mixup
+    assert len(said) == 1
+    assert re.search(r"net\.cfg:1: cutmix and mixup without effect, as in Darknet: ", said[0])

@@ -140,6 +140,11 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
             f"subdivisions={network.net.subdivisions}; trains {network.net.batch} images per "
             "iteration, as Darknet does"
         )
+    if network.net.ignored:
+        warn(
+            f"{cfg}:{network.net.line}: {' and '.join(network.net.ignored)} without effect, as in "
+            "Darknet: cutmix is for classifiers, and it or mosaic takes the place of mixup"
+        )
     seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
     recipe = Recipe(cfg=network, names=names, images=images, labels=labels, seed=seed)
     return RunSpec(recipe, operation)

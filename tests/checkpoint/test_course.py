@@ -41,6 +41,7 @@ def test_equal_recipes_do_not_differ() -> None:
         ("batch", 4), ("subdivisions", 2), ("width", 64), ("momentum", 0.8), ("decay", 0.1),
         ("saturation", 2), ("exposure", 2), ("hue", 0.2), ("flip", 0), ("letter_box", 1),
         ("blur", 3), ("gaussian_noise", 20), ("mixup", 1),
+        ("mosaic", 1),
     ],
 )  # fmt: skip
 def test_what_changes_a_number_changes_the_course(key: str, value: object) -> None:
@@ -186,7 +187,9 @@ def test_a_course_is_that_of_the_recipe_but_for_schedule_and_detection() -> None
 
 
 @pytest.mark.parametrize(
-    "keys", [{"blur": 0, "gaussian_noise": 0, "mixup": 0}, {"mosaic_bound": 1}], ids=str
+    "keys",
+    [{"blur": 0, "gaussian_noise": 0, "mixup": 0, "cutmix": 1, "mosaic": 0}, {"mosaic_bound": 1}],
+    ids=str,
 )
 def test_kinds_of_augmentation_that_are_off_leave_the_recipe_as_it_was(
     keys: dict[str, object],

@@ -3,6 +3,7 @@
 Needs nothing but this checkout: python -m pytest tests/contract/test_mixed_pictures.py
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,14 @@ from relume.checkpoint import container
 from relume.checkpoint.state import PARTIAL, TrainState
 from relume.data.batch import load_mini_batch
 from relume.data.sample import load_sample
-from relume.errors import ImageError, Mismatch
+from relume.errors import ImageError, Mismatch, NotFinite
 from relume.model.network import Network
 from relume.train.batches import source_of, unchanged
 from relume.train.capture import install
 from relume.train.optimizer import build_optimizer
 from relume.train.partial import Partial
 from tests.contract.small_runs import (
+    adam_cfg,
     copied_run,
     promised_files,
     read_run,
@@ -33,6 +35,7 @@ ITERATIONS = 5
 EFFECTS = {"batch": 6, "subdivisions": 3, "blur": 3, "gaussian_noise": 20}
 CFGS = {
     "mixup": sgd_cfg(ITERATIONS, mixup=1, letter_box=1, **EFFECTS),
+    "mosaic": adam_cfg(ITERATIONS, mosaic=1, mosaic_bound=1, **EFFECTS),
 }
 
 
@@ -135,6 +138,24 @@ def test_a_picture_that_changes_between_two_uses_in_one_iteration_is_noticed(
     checked = unchanged(batches(), pictures, begun, spec, pytest.fail)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="has changed since this run used it"):
         list(checked)
+
+
+def test_a_batch_that_is_kept_names_every_picture(run: Path) -> None:
+    train_until(run, 1)
+    state = last(run)
+    weights = {**state.weights, "4.weights": np.full_like(state.weights["4.weights"], np.nan)}
+    path = run / "backup" / "net_last.weights"
+    path.write_bytes(container.pack(replace(state, weights=weights)))
+
+    with pytest.raises(NotFinite):
+        train_until(run)
+
+    report = json.loads((run / "backup" / "net.notfinite" / "2" / "report.json").read_text())
+    entries = [entry for s in report["subdivisions"] for entry in s["pictures"]]
+    paths = read_run(run).recipe.images.paths
+    assert [[e["path"], *(o["path"] for o in e.get("mixed_with", ()))] for e in entries] == [
+        [str(paths[row]) for row in rows] for rows in rows_at(run, range(6, 12))
+    ]
 
 
 @pytest.mark.parametrize(("rows", "digests"), [(3, 3), (17, 17), (5, 6)])

@@ -103,6 +103,8 @@ def test_a_sample_does_not_depend_on_its_neighbours(source: Source) -> None:
 
 MIXED = {
     "mixup": replace(NET, mixup=True, letter_box=True, blur=3, gaussian_noise=20),
+    "mosaic": replace(NET, mosaic=True, mosaic_bound=True, blur=1),
+    "mosaic without bound": replace(NET, mosaic=True, flip=False, gaussian_noise=9),
 }
 
 

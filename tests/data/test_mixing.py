@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
+
 from relume.data.mixing import Mixing, draw_mixing, most_pictures
 from tests.data.test_augment import NET
 
-MIXUP = replace(NET, mixup=True)
+MIXUP, MOSAIC = replace(NET, mixup=True), replace(NET, mosaic=True)
 
 
 def test_without_mixing_a_sample_is_one_picture() -> None:
@@ -25,5 +27,27 @@ def test_what_a_sample_is_made_of_never_changes() -> None:
     assert drawn == [1, 1, 2, 1, 2, 2, 2, 1, 1, 2, 1, 1, 2, 1, 1, 1]
 
 
+def test_half_of_the_samples_are_mosaics_cut_anywhere_in_the_middle() -> None:
+    drawn = [draw_mixing(MOSAIC, 416, 320, 4, position) for position in range(2000)]
+    mosaics = [mixing for mixing in drawn if mixing.pictures == 4]
+
+    # The coin is the same for every kind of mixing.
+    coins = [draw_mixing(MIXUP, 416, 320, 4, position).pictures for position in range(2000)]
+    assert [mixing.pictures == 4 for mixing in drawn] == [coin == 2 for coin in coins]
+    for cuts, low, high in (  # .2 and .8 of the sides in float32, truncated
+        ([mixing.cut_x_px for mixing in mosaics], 83, 332),
+        ([mixing.cut_y_px for mixing in mosaics], 64, 256),
+    ):
+        assert low <= min(cuts) < low + 5
+        assert high - 5 < max(cuts) <= high
+        counts, _ = np.histogram(cuts, bins=10, range=(low, high + 1))
+        expected = len(cuts) / 10
+        # 99.9 % of chi-square with 9 degrees of freedom lie below 27.9.
+        assert float(((counts - expected) ** 2 / expected).sum()) < 27.9
+    across, down = ([m.cut_x_px for m in mosaics], [m.cut_y_px for m in mosaics])
+    # Independent: a correlation has a standard deviation of about 1 / sqrt(1000) = .032.
+    assert abs(np.corrcoef(across, down)[0, 1]) < 0.13
+
+
 def test_the_most_pictures_of_a_sample_are_told() -> None:
-    assert [most_pictures(net) for net in (NET, MIXUP)] == [1, 2]
+    assert [most_pictures(net) for net in (NET, MIXUP, MOSAIC)] == [1, 2, 4]

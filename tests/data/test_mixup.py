@@ -24,7 +24,7 @@ def test_the_truths_of_both_pictures_stand_one_behind_the_other_up_to_max() -> N
     first = boxes_of((0, 0.5, 0.5, 0.1, 0.1), (1, 0.5, 0.5, 0.2, 0.2))
     second = boxes_of((2, 0.5, 0.5, 0.3, 0.3), (3, 0.5, 0.5, 0.4, 0.4))
 
-    assert join_truths(first, second, 9)[:, 0].tolist() == [0, 1, 2, 3]
-    assert join_truths(first, second, 3)[:, 0].tolist() == [0, 1, 2]
-    assert join_truths(boxes_of(), second, 9)[:, 0].tolist() == [2, 3]
-    assert join_truths(boxes_of(), boxes_of(), 9).shape == (0, 5)
+    assert join_truths([first, second], 9)[:, 0].tolist() == [0, 1, 2, 3]
+    assert join_truths([first, second], 3)[:, 0].tolist() == [0, 1, 2]
+    assert join_truths([boxes_of(), second], 9)[:, 0].tolist() == [2, 3]
+    assert join_truths([boxes_of(), boxes_of()], 9).shape == (0, 5)

@@ -163,6 +163,9 @@ def test_a_value_that_is_no_integer_is_refused(written: str) -> None:
         ("batch=4", "batch=4\npolicy=often", "policy needs one of constant"),
         ("batch=4", "batch=4\npolicy=steps\nsteps=1,2\nscales=.1", "with 2 steps and 1 scales"),
         ("batch=4", "batch=4\nema_alpha=.9", "ema_alpha=.9 is not supported yet in training"),
+        ("batch=4", "batch=4\nmosaic=1\nletter_box=1", "x.cfg:4: [net] letter_box=1 with mosaic=1"),
+        ("batch=4", "batch=4\nletter_box=1\nmixup=3", "letter_box=1 with mosaic=1; one of the two"),
+        ("batch=4", "batch=4\nmixup=5", "mixup needs an integer from 0 to 4"),
         ("batch=4", "batch=4\nblur=-1", "blur needs an integer of at least 0"),
         ("batch=4", "batch=4\ngaussian_noise=.5", "gaussian_noise needs an integer"),
         ("num=2", "num=2\nnew_coords=1", "new_coords=1 is not supported yet; only new_coords=0"),
@@ -187,6 +190,34 @@ def test_keys_of_training_are_no_obstacle_to_detection() -> None:
     text = text.replace("batch=4", "batch=4\nmosaic=1\nletter_box=1\npolicy=random\nmax_batches=0")
     assert parse_cfg(text, "x.cfg", "detect").net.letter_box
     assert "not supported" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "mixup", "mosaic", "ignored"),
+    [
+        ("mixup=1", True, False, ()),
+        ("mixup=2", False, False, ("cutmix",)),
+        ("mixup=3", False, True, ()),
+        ("mixup=4", False, True, ("cutmix",)),
+        ("mosaic=1", False, True, ()),
+        ("cutmix=1", False, False, ("cutmix",)),
+        ("cutmix=1\nmosaic=1", False, True, ("cutmix",)),
+        ("mixup=1\nmosaic=1", False, True, ("mixup",)),
+        ("mixup=1\ncutmix=1", False, False, ("cutmix", "mixup")),
+        ("mixup=0\ncutmix=0\nmosaic=0", False, False, ()),
+    ],
+)
+def test_the_keys_that_mix_pictures_mean_what_they_mean_to_a_detector_of_darknet(
+    lines: str, mixup: bool, mosaic: bool, ignored: tuple[str, ...]
+) -> None:
+    cfg = train(TEXT.replace("batch=4", f"batch=4\n{lines}\nmosaic_bound=1"))
+
+    net = cfg.net
+    assert (net.mixup, net.mosaic, net.ignored) == (mixup, mosaic, ignored)
+    assert net.mosaic_bound == mosaic
+    keys = {key for key in recipe_keys(cfg) if "mix" in key or "mosaic" in key}
+    expected = {"net.mosaic", "net.mosaic_bound"} if mosaic else {"net.mixup"} if mixup else set()
+    assert keys == expected
 
 
 def test_keys_without_effect_are_accepted_with_any_value() -> None:

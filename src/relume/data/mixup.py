@@ -5,6 +5,8 @@ Source:
     blend_images_cv, which blends floats; bytes are rounded here, half to even.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from relume.data.augment import Boxes
@@ -20,7 +22,7 @@ def blend_pixels(first: Pixels, second: Pixels) -> Pixels:
     return blended
 
 
-def join_truths(first: Boxes, second: Boxes, max: int) -> Boxes:
-    """Return the truths of both, those of the first in front, at most `max`."""
-    truths: Boxes = np.concatenate([first, second])[:max]
-    return truths
+def join_truths(truths: Sequence[Boxes], max: int) -> Boxes:
+    """Return the truths of both pictures, those of the first in front, at most `max`."""
+    joined: Boxes = np.concatenate(truths)[:max]
+    return joined

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from relume.data import mixup
-from relume.data.augment import Boxes, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data import mixup, mosaic
+from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.blur import apply_blur
 from relume.data.image import IMPATIENT, Pixels, read_picture
-from relume.data.mixing import draw_mixing
+from relume.data.mixing import Mixing, draw_mixing
 from relume.data.noise import apply_noise
 from relume.data.order import rows_for
 from relume.data.patience import Patience
@@ -62,6 +62,9 @@ class Part:
 
     image: Pixels
     truths: Boxes
+    size_px: tuple[int, int]
+    """Width and height of the picture as it was read."""
+    plan: Plan
     index: int
     digest: int
     skipped: Mapping[int, int]
@@ -77,13 +80,10 @@ def load_sample(
     """
     mixing = draw_mixing(source.net, width, height, source.seed, position)
     parts = [
-        _load_part(source, position, picture, (width, height), patience)
+        _load_part(source, position, mixing, picture, (width, height), patience)
         for picture in range(mixing.pictures)
     ]
-    image, truths = parts[0].image, parts[0].truths
-    if mixing.pictures == 2:
-        image = mixup.blend_pixels(image, parts[1].image)
-        truths = mixup.join_truths(truths, parts[1].truths, source.head.max)
+    image, truths = _put_together(source, mixing, parts, (width, height))
     return Sample(
         image=image,
         truths=truths,
@@ -94,8 +94,29 @@ def load_sample(
     )
 
 
+def _put_together(
+    source: Source, mixing: Mixing, parts: Sequence[Part], input_px: tuple[int, int]
+) -> tuple[Pixels, Boxes]:
+    if mixing.pictures == 1:
+        return parts[0].image, parts[0].truths
+    images, truths, most = [p.image for p in parts], [p.truths for p in parts], source.head.max
+    if mixing.pictures == 2:
+        return mixup.blend_pixels(*images), mixup.join_truths(truths, most)
+    tiles = [
+        mosaic.tile_of(mixing, number, part.plan, part.size_px, input_px)
+        for number, part in enumerate(parts)
+    ]
+    joined = mosaic.join_truths(truths, tiles, input_px, source.net.mosaic_bound, most)
+    return mosaic.join_pixels(images, tiles), joined
+
+
 def _load_part(
-    source: Source, position: int, picture: int, input_px: tuple[int, int], patience: Patience
+    source: Source,
+    position: int,
+    mixing: Mixing,
+    picture: int,
+    input_px: tuple[int, int],
+    patience: Patience,
 ) -> Part:
     """Return one picture of a sample, in the size of the net's input."""
     head = source.head
@@ -104,10 +125,12 @@ def _load_part(
     plan = draw_plan(
         source.net, head, (width_px, height_px), input_px, source.seed, position, picture
     )
+    if mixing.pictures == 4:
+        plan = mosaic.moved_to_corner(plan, picture, source.seed, position)
     truths = apply_to_truths(boxes, plan, width_px, height_px, *input_px, head.max)
     image = apply_blur(apply_to_pixels(pixels, plan, *input_px), truths, plan.blur)
     image = apply_noise(image, plan.gaussian_noise, plan.noise)
-    return Part(image, truths, index, digest, skipped)
+    return Part(image, truths, (width_px, height_px), plan, index, digest, skipped)
 
 
 def read_usable(

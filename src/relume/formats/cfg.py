@@ -44,7 +44,7 @@ from relume.formats.sections import (
 __all__ = ["Purpose", "layer_sizes", "parse_cfg", "read_cfg", "recipe_keys"]
 
 Purpose = Literal["train", "detect"]
-LATER_KEYS = frozenset(["blur", "gaussian_noise", "mixup", "mosaic"])
+LATER_KEYS = frozenset(["blur", "gaussian_noise", "mixup", "mosaic", "mosaic_bound"])
 """Fields that came when there were runs already, whose recipes do not name them."""
 Values = dict[str, Any]
 
@@ -104,7 +104,7 @@ def recipe_keys(cfg: Cfg) -> dict[str, str]:
         f"{name}.{field.name}": repr(getattr(section, field.name))
         for name, section in named
         for field in fields(section)
-        if field.name not in ("line", "written_batch")
+        if field.name not in ("line", "written_batch", "ignored")
         and not (field.name in LATER_KEYS and getattr(section, field.name) == field.default)
     }
 
@@ -184,7 +184,7 @@ def _net(section: Section, path: str, purpose: Purpose) -> Net:
         batch=written_batch // subdivisions * subdivisions,
         written_batch=written_batch,
         subdivisions=subdivisions,
-        mixup=values.pop("mixup", 0) == 1,
+        **_mixing(values),
         **values,
     )
     if net.channels not in (1, 3):
@@ -196,6 +196,24 @@ def _net(section: Section, path: str, purpose: Purpose) -> Net:
     if purpose == "train":
         _check_training(net, section, path)
     return net
+
+
+def _mixing(values: Values) -> Values:
+    """Take out the keys that mix pictures; return what they mean for a detector.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/parser.c parse_net_options, where cutmix is mixup=2, mosaic
+        is 3 and both are 4, and data.c load_data_detection, which does without cutmix.
+    """
+    written, cutmix, mosaic = (values.pop(key, 0) for key in ("mixup", "cutmix", "mosaic"))
+    mixup = 4 if cutmix and mosaic else 2 if cutmix else 3 if mosaic else written
+    ignored = {"cutmix": mixup in (2, 4), "mixup": written and written != mixup}
+    return {
+        "mixup": mixup == 1,
+        "mosaic": mixup in (3, 4),
+        "mosaic_bound": values.pop("mosaic_bound", False) and mixup in (3, 4),
+        "ignored": tuple(key for key, is_ignored in ignored.items() if is_ignored),
+    }
 
 
 def _check_training(net: Net, section: Section, path: str) -> None:
@@ -214,6 +232,8 @@ def _check_training(net: Net, section: Section, path: str) -> None:
     if net.policy == "steps" and not (net.steps and len(net.steps) == len(net.scales)):
         found = f"policy=steps with {len(net.steps)} steps and {len(net.scales)} scales"
         refuse("steps", found, "steps and scales need one value each per step")
+    if net.letter_box and net.mosaic:
+        refuse("letter_box", "letter_box=1 with mosaic=1", "one of the two, as in Darknet")
 
 
 def _layer(section: Section, index: int, path: str) -> Layer:

@@ -143,7 +143,10 @@ READ: Mapping[str, Mapping[str, Converter]] = {
         "letter_box": flag,
         "blur": integer(0),
         "gaussian_noise": integer(0),
-        "mixup": integer(0, 1),
+        "mixup": integer(0, 4),
+        "cutmix": flag,
+        "mosaic": flag,
+        "mosaic_bound": flag,
     },
     "convolutional": {
         "filters": integer(1),
@@ -194,7 +197,7 @@ INERT: Mapping[str, tuple[str, ...]] = {
     "net": words(
         "angle aspect max_crop min_crop label_smooth_eps random max_ratio min_ratio center "
         "max_chart_loss show_receptive_field optimized_memory workspace_size_limit_MB "
-        "use_cuda_graph loss_scale mosaic_bound augment_speed sequential_subdivisions "
+        "use_cuda_graph loss_scale augment_speed sequential_subdivisions "
         "contrastive_jit_flip contrastive_color"
     ),
     "convolutional": words("angle stream wait_stream"),
@@ -211,8 +214,6 @@ INERT: Mapping[str, tuple[str, ...]] = {
 
 NOT_IN_TRAINING: Mapping[str, Mapping[str, Neutral]] = {
     "net": {
-        "cutmix": 0,
-        "mosaic": 0,
         "seq_scales": None,
         "track": 0,
         "contrastive": 0,

@@ -59,6 +59,10 @@ class Net:
     """Half of the samples are two pictures blended."""
     mosaic: bool = False
     """Half of the samples are four pictures side by side."""
+    mosaic_bound: bool = False
+    """Boxes of a mosaic end at the border of their picture; False without mosaic."""
+    ignored: tuple[str, ...] = ()
+    """Of mixup and cutmix those that the file sets without effect."""
 
     @property
     def mini_batch(self) -> int:
