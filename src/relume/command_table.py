@@ -48,6 +48,13 @@ class Command:
         return self.needed <= count and (endless or count <= len(self.arguments))
 
 
+IMPORT_FLAGS = {
+    "-images": Flag(str, "where the pictures are, if not where the form has them", "FOLDER"),
+    "-names": Flag(str, "names of the classes in the order wanted, one a line", "NAMES"),
+    "-sizes": Flag(str, "where a picture's size differs: that of picture or annotation", "WHICH"),
+    "-out": Flag(str, "folder of lists, names and data file (default: that given)", "FOLDER"),
+    "-force": Flag(bool, "replace files that are there"),
+}
 SEED = Flag(int, "random seed of the run; goes before seed= of the data file", "N")
 CLEAR = Flag(bool, "take WEIGHTS as a start: iteration 0, no momentum")
 ALLOW_CHANGE = Flag(bool, "go on although settings differ from the checkpoint's")
@@ -169,6 +176,36 @@ COMMANDS = (
         },
         more="max_batches is 2000 per class, but at least 6000 and the number of pictures; the "
         "rate falls at 80 and 90 percent of it.",
+    ),
+    Command(
+        "import voc",
+        ("FOLDER",),
+        "Write Darknet's labels where it looks for them, with lists, obj.names and obj.data, from "
+        "the XML files of PASCAL VOC.",
+        "relume import voc VOCdevkit/VOC2012",
+        "relume.commands.import_labels:import_voc",
+        {"-keep_difficult": Flag(bool, "take difficult objects too"), **IMPORT_FLAGS},
+    ),
+    Command(
+        "import coco",
+        ("FOLDER|JSON",),
+        "Write Darknet's labels where it looks for them, with lists, obj.names and obj.data, from "
+        "COCO's annotations. Classes are numbered in the order of the category ids.",
+        "relume import coco coco -images coco/images",
+        "relume.commands.import_labels:import_coco",
+        {"-keep_crowds": Flag(bool, "take the boxes of crowds (iscrowd) too"), **IMPORT_FLAGS},
+    ),
+    Command(
+        "export-labels",
+        ("DATA", "OUT"),
+        "Write the boxes of DATA's lists below OUT, as COCO's annotations/instances_*.json or "
+        "VOC's Annotations/*.xml. Pictures are not copied.",
+        "relume export-labels data/obj.data exported -form coco",
+        "relume.commands.export_labels:export_labels",
+        {
+            "-form": Flag(str, "coco or voc; needed", "FORM"),
+            "-force": Flag(bool, "replace files that are there"),
+        },
     ),
     Command(
         "partial",

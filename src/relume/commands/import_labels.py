@@ -1,0 +1,193 @@
+"""`relume import voc|coco`: Darknet's labels, lists, names and data file from other forms."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from relume.checkpoint import storage
+from relume.data.image import read_picture
+from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
+from relume.datasets.boxes import format_labels, format_list, seen_from
+from relume.datasets.layouts import TEST, TRAIN, VALID, DataSet, read_coco, read_voc
+from relume.errors import DataFileError, LabelError, UsageError
+from relume.formats.data_files import label_path, read_names
+from relume.screen import Screen
+
+Values = Mapping[str, str | int | float | bool]
+
+SIZES = ("picture", "annotation")
+
+
+@dataclass(frozen=True)
+class _Present:
+    """An annotated picture that is there."""
+
+    picture: Annotated
+    part: str
+    path: Path
+
+
+def import_voc(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Import a folder of PASCAL VOC."""
+    return _import(arguments[0], flags, screen, read_voc, "-keep_difficult", "difficult")
+
+
+def import_coco(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Import a JSON file of COCO, or a folder of them."""
+    return _import(arguments[0], flags, screen, read_coco, "-keep_crowds", "crowds")
+
+
+def _import(
+    given: str,
+    flags: Values,
+    screen: Screen,
+    read: Callable[[Path, Path | None], DataSet],
+    keep_flag: str,
+    doubtful: str,
+) -> int:
+    source, sizes = Path(given), flags.get("-sizes")
+    if not source.exists():
+        raise UsageError(source, "does not exist", "the data set to import")
+    if sizes is not None and sizes not in SIZES:
+        raise UsageError("-sizes", f"'{sizes}'", f"{' or '.join(SIZES)}")
+    folder = Path(str(flags.get("-out", source if source.is_dir() else source.parent)))
+    data_set = read(source, Path(str(flags["-images"])) if "-images" in flags else None)
+    there = [
+        _Present(each.picture, each.part, each.path)
+        for each in data_set.found
+        if each.path is not None
+    ]
+    if not there:
+        found = f"none of the {len(data_set.found)} pictures is there"
+        raise DataFileError(source, found, "-images FOLDER, where they are")
+    names, names_path = _names(data_set, flags, folder)
+    lists = _lists(there, folder)
+    files = {folder / f"{part}.txt": text for part, text in lists.items()}
+    if "-names" not in flags:
+        files[names_path] = "".join(f"{name}\n" for name in names).encode()
+    files[folder / "obj.data"] = _data_file(lists, names, seen_from(folder, names_path))
+    _refuse_to_replace([*files, *(label_path(each.path) for each in there)], flags)
+    imported = _read_boxes(there, names, None if sizes is None else str(sizes), keep_flag in flags)
+    labels = _labels(there, imported)
+    storage.make_folder(folder)
+    for parent in dict.fromkeys(path.parent for path in labels):
+        storage.make_folder(parent)
+    for path, text in [*labels.items(), *files.items()]:
+        storage.write_durably(path, text)
+    _tell(data_set, list(imported.values()), names, doubtful, keep_flag, screen)
+    screen.line(f"written: {', '.join(map(str, files))}")
+    return 0
+
+
+def _read_boxes(
+    there: list[_Present], names: tuple[str, ...], sizes: str | None, keep_doubtful: bool
+) -> dict[str, Imported]:
+    """Return the boxes of every annotation, by its place."""
+    classes = {name: number for number, name in enumerate(names)}
+    by_place = {each.picture.place: each for each in there}
+    return {
+        place: to_boxes(
+            each.picture, _size_px(each.picture, each.path, sizes), classes, keep_doubtful
+        )
+        for place, each in by_place.items()
+    }
+
+
+def _labels(there: list[_Present], imported: Mapping[str, Imported]) -> dict[Path, bytes]:
+    """Return the text of every label file; two annotations of one may not differ.
+
+    Raises:
+        LabelError: they do.
+    """
+    labels: dict[Path, bytes] = {}
+    first: dict[Path, _Present] = {}
+    for each in there:
+        path, text = label_path(each.path), format_labels(imported[each.picture.place].boxes)
+        before = first.setdefault(path, each)
+        if labels.setdefault(path, text) != text or before.path != each.path:
+            raise LabelError(
+                each.picture.place,
+                f"its labels go into {path}, and so do those of {before.picture.place}",
+                "one annotation for each label file",
+            )
+    return labels
+
+
+def _names(data_set: DataSet, flags: Values, folder: Path) -> tuple[tuple[str, ...], Path]:
+    """Return the classes in their order, and the file that names them or is going to."""
+    if "-names" not in flags:
+        if not data_set.names:
+            raise DataFileError(folder, "no picture has an object", "one class at least")
+        return data_set.names, folder / "obj.names"
+    path = Path(str(flags["-names"]))
+    names = read_names(path)
+    if unknown := sorted(set(data_set.names) - set(names)):
+        raise DataFileError(path, f"lacks '{unknown[0]}'", "the names of all classes")
+    return names, path
+
+
+def _size_px(picture: Annotated, path: Path, sizes: str | None) -> Size:
+    """Return the size that the boxes are meant for; two that differ are not guessed between."""
+    if sizes == "annotation" and picture.size_px is not None:
+        return picture.size_px
+    height, width, _ = read_picture(path, 1)[0].shape
+    if sizes is None and picture.size_px not in (None, (width, height)):
+        raise LabelError(
+            picture.place,
+            f"{'x'.join(map(str, picture.size_px or ()))}, but {path} has {width}x{height}",
+            "the size that the boxes are meant for",
+            "-sizes picture, or -sizes annotation",
+        )
+    return width, height
+
+
+def _lists(there: list[_Present], folder: Path) -> dict[str, bytes]:
+    parts: dict[str, list[Path]] = {}
+    for each in there:
+        parts.setdefault(each.part, []).append(each.path)
+    return {
+        part: format_list(dict.fromkeys(parts[part]), folder)
+        for part in (TRAIN, VALID, TEST)
+        if part in parts
+    }
+
+
+def _data_file(lists: Mapping[str, bytes], names: tuple[str, ...], names_path: str) -> bytes:
+    """Return the text of the data file; what is no list to train on may serve to validate."""
+    first = next(iter(lists))
+    valid = next((part for part in (VALID, TEST) if part in lists and part != first), None)
+    lines = [f"classes = {len(names)}", f"train = {first}.txt"]
+    lines += [f"valid = {valid}.txt"] if valid else []
+    lines += [f"names = {names_path}", "backup = backup"]
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _refuse_to_replace(paths: list[Path], flags: Values) -> None:
+    there = [path for path in paths if path.exists()]
+    if there and not flags.get("-force"):
+        found = f"there already, and {len(there) - 1} more" if there[1:] else "there already"
+        raise UsageError(there[0], found, "", "-force replaces them")
+
+
+def _tell(
+    data_set: DataSet,
+    imported: list[Imported],
+    names: tuple[str, ...],
+    doubtful: str,
+    keep_flag: str,
+    screen: Screen,
+) -> None:
+    boxes = sum(len(one.boxes) for one in imported)
+    screen.line(f"{len(imported)} pictures, {boxes} boxes, {len(names)} classes")
+    if left_out := sum(one.doubtful for one in imported):
+        screen.line(f"left out: {left_out} boxes marked {doubtful}; {keep_flag} keeps them")
+    if empty := sum(one.empty for one in imported):
+        screen.line(f"left out: {empty} boxes without a size or outside their picture")
+    for oddity in data_set.oddities:
+        screen.warn(f"{oddity}; they are left out")
+    if missing := [each.picture for each in data_set.found if each.path is None]:
+        screen.warn(
+            f"{missing[0].place}: {len(missing)} pictures are not there "
+            f"('{missing[0].file_name}', ...); they are left out; -images FOLDER if they are "
+            "elsewhere"
+        )

@@ -1,0 +1,158 @@
+"""Where the files of a VOC or COCO data set lie: annotations, their pictures, their lists.
+
+A picture's name in an annotation is a name from elsewhere: it is looked for below known folders
+only, and a name that leads out of them is an error, since label files are written beside it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from relume.datasets.annotations import Annotated, is_text, shown
+from relume.datasets.coco import parse_coco
+from relume.datasets.voc import parse_voc
+from relume.errors import DataFileError, LabelError
+from relume.formats.data_files import PICTURE_ENDINGS
+
+TRAIN, VALID, TEST = "train", "valid", "test"
+_VOC_SETS = {"train": TRAIN, "trainval": TRAIN, "val": VALID, "valid": VALID, "test": TEST}
+_INSTANCES = "instances_"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An annotated picture, the list it belongs to, and where it lies."""
+
+    picture: Annotated
+    part: str
+    """train, valid or test."""
+    path: Path | None
+    """None: it is not there."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """All that a VOC or COCO data set holds."""
+
+    found: tuple[Found, ...]
+    names: tuple[str, ...]
+    """Classes: COCO's in the order of their ids, VOC's by the alphabet."""
+    oddities: tuple[str, ...] = ()
+    """What is left out, a sentence each."""
+
+
+def read_voc(folder: Path, images: Path | None) -> DataSet:
+    """Read Annotations/*.xml, or all XML files below `folder`.
+
+    Args:
+        images: where pictures are looked for first.
+    Raises:
+        DataFileError: no annotation, or one cannot be read.
+        LabelError: one cannot be understood.
+    """
+    inner = folder / "Annotations"
+    files = sorted(inner.glob("*.xml") if inner.is_dir() else folder.rglob("*.xml"))
+    if not files:
+        needed = "VOC's Annotations/*.xml, or XML files beside pictures"
+        raise DataFileError(folder, "holds no annotation", needed)
+    parts = _voc_parts(folder / "ImageSets" / "Main")
+    found = []
+    for file in files:
+        picture = parse_voc(read_bytes(file), str(file))
+        roots = [file.parent, *(folder / name for name in ("JPEGImages", "images", "."))]
+        names = [file.stem + ending for ending in PICTURE_ENDINGS]
+        if picture.file_name:
+            names.append(PurePosixPath(picture.file_name.replace("\\", "/")).name)
+            names.append(picture.file_name)
+        path = _first(names, [images, *roots] if images else roots, str(file))
+        for part in parts.get(file.stem, () if parts else (TRAIN,)):
+            found.append(Found(picture, part, path))
+    names_found = {thing.name for each in found for thing in each.picture.things}
+    stems = {file.stem for file in files}
+    odd = (
+        (sorted(parts.keys() - stems), "pictures listed in ImageSets/Main have no annotation"),
+        (sorted(stems - parts.keys()) if parts else [], "annotations are in no list of ImageSets"),
+    )
+    oddities = tuple(f"{len(ids)} {what} ({ids[0]}, ...)" for ids, what in odd if ids)
+    return DataSet(tuple(found), tuple(sorted(names_found)), oddities)
+
+
+def read_coco(source: Path, images: Path | None) -> DataSet:
+    """Read a JSON file, or those of a folder: annotations/instances_*.json, else all below it.
+
+    Raises:
+        DataFileError: no annotation, or one cannot be read.
+        LabelError: one cannot be understood, or two have other categories.
+    """
+    found: list[Found] = []
+    names: tuple[str, ...] = ()
+    for file in _coco_files(source):
+        coco = parse_coco(read_bytes(file), str(file))
+        if names and coco.names != names:
+            raise LabelError(file, "has other categories than the files before", "the same in all")
+        names = coco.names
+        split = file.stem.removeprefix(_INSTANCES)
+        above = file.parent, file.parent.parent
+        roots = [
+            root / name for root in above for name in (".", split, "images", f"images/{split}")
+        ]
+        part = _coco_part(split, file.parent.name)
+        for picture in coco.pictures:
+            path = _first([picture.file_name], [images] if images else roots, picture.place)
+            found.append(Found(picture, part, path))
+    return DataSet(tuple(found), names)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of an annotation file.
+
+    Raises:
+        DataFileError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataFileError(path, f"cannot be read ({error.strerror})") from error
+
+
+def _first(names: Iterable[str], roots: Iterable[Path], place: str) -> Path | None:
+    for name in names:
+        inside = PurePosixPath(name.replace("\\", "/"))
+        if inside.is_absolute() or ".." in inside.parts or not is_text(name):
+            needed = "a name below the folder of the pictures (-images FOLDER)"
+            raise LabelError(place, f"the picture '{shown(name)}'", needed)
+        for root in roots:
+            if (root / inside).is_file():
+                return root / inside
+    return None
+
+
+def _voc_parts(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the lists that every id is in; of train and trainval the narrower one counts."""
+    files = {path.stem: path for path in sorted(folder.glob("*.txt")) if path.stem in _VOC_SETS}
+    if "train" in files:
+        files.pop("trainval", None)
+    parts: dict[str, tuple[str, ...]] = {}
+    for stem, path in files.items():
+        for line in read_bytes(path).decode("utf-8", "surrogateescape").splitlines():
+            if words := line.split():  # lists of one class have a number behind the id
+                parts[words[0]] = (*parts.get(words[0], ()), _VOC_SETS[stem])
+    return parts
+
+
+def _coco_files(source: Path) -> Iterator[Path]:
+    if not source.is_dir():
+        return iter([source])
+    ways = source.glob(f"annotations/{_INSTANCES}*.json"), source.glob("**/*.json")
+    for way in ways:
+        if files := sorted(way):
+            return iter(files)
+    raise DataFileError(source, "holds no annotation", "COCO's annotations/instances_*.json")
+
+
+def _coco_part(split: str, folder: str) -> str:
+    for text in (split.lower(), folder.lower()):
+        for word, part in (("train", TRAIN), ("val", VALID), ("test", TEST)):
+            if word in text:
+                return part
+    return TRAIN
