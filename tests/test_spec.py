@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relume.data.augment import apply_to_truths, draw_plan
+from relume.errors import DataFileError
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file, read_image_list
 from relume.formats.sections import Yolo
-from relume.spec import Flags, backup_folder, list_identity, never_used, read_spec, run_name
+from relume.spec import (
+    REPLACEMENT,
+    Flags,
+    Recipe,
+    backup_folder,
+    list_identity,
+    never_used,
+    read_spec,
+    run_name,
+)
 from tests.contract.small_runs import sgd_cfg, write_run
 
 
@@ -106,3 +116,18 @@ def test_keys_that_mix_pictures_without_effect_are_said(tmp_path: Path) -> None:
     assert not spec.recipe.cfg.net.mixup
     assert len(said) == 1
     assert re.search(r"net\.cfg:1: cutmix and mixup without effect, as in Darknet: ", said[0])
+
+
+def test_sampling_is_a_key_of_the_recipe_unless_it_is_by_epochs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sgd_cfg())
+    data, cfg = folder / "obj.data", str(folder / "net.cfg")
+    written = data.read_text()
+
+    def read(line: str) -> Recipe:
+        data.write_text(written + line)
+        return read_spec(str(data), cfg, Flags(), pytest.fail).recipe
+
+    assert read("sampling = epoch\n").keys() == read("").keys()
+    assert read("sampling = replacement\n").keys() == {**read("").keys(), "sampling": REPLACEMENT}
+    with pytest.raises(DataFileError, match="sampling=once; epoch or replacement, how pictures"):
+        read("sampling = once\n")

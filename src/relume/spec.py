@@ -40,6 +40,9 @@ Labels = tuple[npt.NDArray[np.float32], ...] | LabelFiles
 AUTO = "auto"
 """The value of savelast that leaves the interval to the cost of saving."""
 
+EPOCH, REPLACEMENT = "epoch", "replacement"
+"""The values of `sampling`: every picture once an epoch, or each drawn by itself."""
+
 STOP, SKIP = "stop", "skip"
 """The values of `bad`. Neither changes a number: where a run stops there is none."""
 
@@ -54,6 +57,7 @@ class Recipe:
     labels: Labels
     """Per listed picture [N,5] float32: class, x, y, w, h relative to the picture."""
     seed: int
+    sampling: str = EPOCH
 
     def keys(self) -> dict[str, str]:
         """Return every value that can change a number, canonical, one key each."""
@@ -61,6 +65,8 @@ class Recipe:
             **recipe_keys(self.cfg),
             "seed": str(self.seed),
             "images": self.images.identity or list_identity(self.images.entries),
+            # Runs that began before there was a choice have no such key.
+            **({} if self.sampling == EPOCH else {"sampling": self.sampling}),
         }
 
     def label_digests(self) -> npt.NDArray[np.uint64]:
@@ -146,7 +152,8 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
             "Darknet: cutmix is for classifiers, and it or mosaic takes the place of mixup"
         )
     seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
-    recipe = Recipe(cfg=network, names=names, images=images, labels=labels, seed=seed)
+    sampling = _choice(data_file, "sampling", (EPOCH, REPLACEMENT), ", how pictures are drawn")
+    recipe = Recipe(network, names, images, labels, seed, sampling)
     return RunSpec(recipe, operation)
 
 
@@ -244,16 +251,16 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         savebudget_gb=_savebudget_gb(data_file),
         cache=cache_folder(data_file),
         workers=workers,
-        bad=_bad(data_file),
+        bad=_choice(data_file, "bad", (STOP, SKIP), ", for pictures that cannot be decoded"),
     )
 
 
-def _bad(data_file: DataFile) -> str:
-    text = data_file.text("bad", STOP)
-    if text not in (STOP, SKIP):
-        place = f"{data_file.path}:{data_file.lines['bad']}"
-        needed = f"{STOP} or {SKIP}, for pictures that cannot be decoded"
-        raise DataFileError(place, f"bad={excerpt(text)}", needed)
+def _choice(data_file: DataFile, key: str, words: tuple[str, str], what: str) -> str:
+    """Return the value of a key that is one of two words, the first if it is missing."""
+    text = data_file.text(key, words[0])
+    if text not in words:
+        place = f"{data_file.path}:{data_file.lines[key]}"
+        raise DataFileError(place, f"{key}={excerpt(text)}", f"{' or '.join(words)}{what}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""The promise where a sample is made of several pictures: every byte, and every picture noticed.
+"""The promise where pictures are mixed or drawn: every byte, and every picture noticed.
 
 Needs nothing but this checkout: python -m pytest tests/contract/test_mixed_pictures.py
 """
@@ -15,7 +15,7 @@ from relume.checkpoint import container
 from relume.checkpoint.state import PARTIAL, TrainState
 from relume.data.batch import load_mini_batch
 from relume.data.sample import load_sample
-from relume.errors import ImageError, Mismatch, NotFinite
+from relume.errors import ImageError, Mismatch, NotFinite, OtherRecipe
 from relume.model.network import Network
 from relume.train.batches import source_of, unchanged
 from relume.train.capture import install
@@ -176,3 +176,21 @@ def test_a_state_with_an_impossible_number_of_pictures_does_not_fit(
 
     with pytest.raises(Mismatch, match="partial/"):
         install(state, network, optimizer, len(spec.recipe.labels))
+
+
+def test_a_run_that_draws_with_replacement_is_resumed_and_another_way_refused(run: Path) -> None:
+    data = run / "obj.data"
+    by_epochs = data.read_text()
+    data.write_text(by_epochs + "sampling = replacement\n")
+    straight = copied_run(run, run.parent / "straight")
+    train_until(straight)
+    for iteration, k in ((0, 2), (1, 0), (3, 1)):
+        train_until(run, iteration, subdivision=k)
+
+    data.write_text(by_epochs)
+    with pytest.raises(OtherRecipe, match="sampling: replacement -> absent"):
+        train_until(run)
+    data.write_text(by_epochs + "sampling = replacement\n")
+    train_until(run)
+
+    assert promised_files(run) == promised_files(straight)

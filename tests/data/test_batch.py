@@ -15,6 +15,7 @@ from relume.data.augment import apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.batch import MiniBatch, load_mini_batch, mini_batches
 from relume.data.image import read_picture
 from relume.data.mixing import most_pictures
+from relume.data.order import drawn_index
 from relume.data.patience import Patience
 from relume.data.sample import Source, load_sample
 from relume.draws import draw_words
@@ -184,6 +185,18 @@ def test_a_mini_batch_without_truths_has_one_padding_column(source: Source) -> N
     mini_batch = load_mini_batch(bare, 0, 32, 32)
     assert mini_batch.boxes_xywh_rel.shape == (4, 1, 4)
     assert (mini_batch.classes == -1).all()
+
+
+def test_with_replacement_a_sample_is_the_picture_drawn_for_it(source: Source) -> None:
+    drawing = replace(source, with_replacement=True, net=replace(NET, mixup=True))
+    expected = list(mini_batches(drawing, 0, size_of, 0, 0, 40))
+    for left, right in zip(mini_batches(drawing, 0, size_of, 2, 3, 40), expected, strict=True):
+        assert_same(left, right)
+    for position in range(40):
+        sample = load_sample(drawing, position, 64, 64)
+        assert list(sample.indices) == [
+            drawn_index(source.seed, position, 10, number) for number in range(len(sample.indices))
+        ]
 
 
 def test_an_epoch_shows_every_picture_once(source: Source) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relume.data.order import index_at, permuted_index, rows_for
+from relume.data.order import drawn_index, index_at, permuted_index, rows_for
 
 
 def permutation(seed: int, epoch: int, size: int) -> list[int]:
@@ -95,3 +95,42 @@ def test_every_row_stands_in_once_and_evenly(size: int) -> None:
     assert sorted(firsts) == list(range(size))
     # A picture stands in for at most one other of an epoch, but where it would for itself.
     assert all(seconds.count(row) <= 2 for row in seconds)
+
+
+def test_pictures_drawn_with_replacement_are_equally_likely_and_independent() -> None:
+    size, count = 20, 4000
+    rows = [drawn_index(3, position, size) for position in range(count)]
+
+    # 99.99 % of chi-square with 19, and with 399, degrees of freedom lie below 50.8, and 513.
+    seen = np.bincount(rows, minlength=size)
+    assert float(((seen - count / size) ** 2 / (count / size)).sum()) < 50.8
+    pairs = np.zeros((size, size))
+    np.add.at(pairs, (rows[:-1], rows[1:]), 1)
+    expected = (count - 1) / size**2
+    assert float(((pairs - expected) ** 2 / expected).sum()) < 513
+    # Of n pictures about n / e go unseen among n draws: 368 of 1000, standard deviation below 10.
+    unseen = 1000 - len({drawn_index(3, position, 1000) for position in range(1000)})
+    assert 328 < unseen < 408
+
+
+def test_what_is_drawn_with_replacement_never_changes() -> None:
+    # Raise `numerics` if this must change: every run in progress would see other pictures.
+    assert [drawn_index(1, position, 100) for position in range(8)] == [
+        42,
+        18,
+        99,
+        2,
+        52,
+        14,
+        13,
+        1,
+    ]
+    assert [drawn_index(1, 10**15, 100, picture) for picture in range(4)] == [11, 31, 1, 64]
+
+
+@pytest.mark.parametrize("picture", [0, 3])
+def test_others_stand_in_for_one_that_was_drawn_too(picture: int) -> None:
+    for position in range(30):
+        rows = list(rows_for(5, position, 7, picture, with_replacement=True))
+        assert rows[0] == drawn_index(5, position, 7, picture)
+        assert sorted(rows) == list(range(7))

@@ -1,13 +1,13 @@
 """Which picture stands at which position: a permutation of the image list for every epoch.
 
+Or, as in Darknet, a row drawn with replacement, so that of n pictures about n/e go unseen in an
+epoch.
+
 The permutation is a swap-or-not shuffle (Hoang, Morris, Rogaway: "An enciphering scheme based
 on a card shuffle", CRYPTO 2012). A round pairs index x with (key - x) mod size and swaps the
 two if a hash of the pair says so. Each round is its own inverse, so the whole is a bijection
 for every size, not only for powers of two. Any position is found in O(log size) time and no
 memory: seeking to image 10**9 costs as much as seeking to the first.
-
-Not covered: Darknet draws with replacement, so that of n images about n/e go unseen in an
-epoch; here every image is seen exactly once per epoch.
 """
 
 from collections.abc import Iterator
@@ -36,13 +36,25 @@ def index_at(seed: int, position: int, size: int, picture: int = 0) -> int:
     return permuted_index(seed, epoch, size, i, picture)
 
 
-def rows_for(seed: int, position: int, size: int, picture: int = 0) -> Iterator[int]:
+def drawn_index(seed: int, position: int, size: int, picture: int = 0) -> int:
+    """Return a row that is drawn for `position` alone, each equally likely.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/data.c get_random_paths_custom.
+    """
+    return int(draw_words(seed, "sampling", (position, picture), 1)[0]) % size
+
+
+def rows_for(
+    seed: int, position: int, size: int, picture: int = 0, with_replacement: bool = False
+) -> Iterator[int]:
     """Yield the row of `index_at`, then, each once, all others that may take its place.
 
     They follow in the order of another permutation, from the position's own place in it, so
     that the pictures that stand in for others are spread evenly too.
     """
-    first = index_at(seed, position, size, picture)
+    row_at = drawn_index if with_replacement else index_at
+    first = row_at(seed, position, size, picture)
     yield first
     epoch, i = divmod(position, size)
     other_seed = int(draw_words(seed, "replacement", (), 1)[0])

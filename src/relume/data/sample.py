@@ -37,6 +37,8 @@ class Source:
     """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
     skips_bad: bool = False
     """Whether another picture takes the place of one that cannot be decoded."""
+    with_replacement: bool = False
+    """Whether every picture is drawn by itself, not once an epoch."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def read_usable(
         ImageError, Unavailable: a picture cannot be read; or not decoded, and none is skipped.
     """
     skipped: dict[int, int] = {}
-    for row in rows_for(source.seed, position, len(source.image_paths), picture):
+    size = len(source.image_paths)
+    for row in rows_for(source.seed, position, size, picture, source.with_replacement):
         path, place = source.image_paths[row], source.places[row]
         try:
             pixels, digest = read_picture(path, source.net.channels, place, patience)

@@ -24,7 +24,7 @@ from relume.formats.rows import Listed
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget seed cache top hier bad"
+    "savebudget seed sampling cache top hier bad"
 )
 
 _LABEL_FOLDERS = tuple(

@@ -14,7 +14,7 @@ from relume.formats.data_files import ImageList
 from relume.formats.rows import Listed, Rows
 from relume.lists.labels import PICTURE_BITS, LabelFiles
 from relume.schedule import input_size
-from relume.spec import SKIP, Recipe, RunSpec
+from relume.spec import REPLACEMENT, SKIP, Recipe, RunSpec
 from relume.train.partial import Partial
 
 PICTURE = "picture"
@@ -31,6 +31,7 @@ def source_of(spec: RunSpec) -> Source:
         places=places_of(recipe.images),
         labels=recipe.labels,
         skips_bad=spec.operation.bad == SKIP,
+        with_replacement=recipe.sampling == REPLACEMENT,
     )
 
 
