@@ -1,7 +1,7 @@
 """An image list of any length: a long one is an index into the file's bytes.
 
-Of a list with more than COMPARED_AT_START entries nothing is kept but where each begins (8 bytes
-an entry); the entry is read from the file when it is asked for. Where they begin, and what
+Of a list with more than COMPARED_AT_START entries nothing is kept but where every 16th begins;
+an entry is read from the file when it is asked for. Where they begin, and what
 identifies the list, is found once and kept in a file that is named after the digest of the
 list's bytes. Those are read at every start, so a list that has changed has another index; an
 index that is damaged is made again.
@@ -31,6 +31,8 @@ from relume.formats.rows import Rows
 
 COMPARED_AT_START = 100_000
 """Entries up to which all pictures are looked for, and all labels read, at every start."""
+EVERY = 16
+"""Entries from one known beginning to the next: half a byte of memory each, and as fast."""
 CHUNK_BYTES = 1 << 20
 MAGIC = b"relume list 1\n"
 DIGEST_BYTES = 32
@@ -50,8 +52,10 @@ class ListIndex:
     size_bytes: int
     identity: str
     """As spec.list_identity returns it."""
+    count: int
+    """Entries."""
     starts: npt.NDArray[np.uint64]
-    """[entries]: where in the file each one begins."""
+    """[count / EVERY, rounded up]: where in the file every 16th entry begins."""
     skipped: npt.NDArray[np.uint64]
     """[lines that are no entries]: how many entries stand before each."""
 
@@ -76,7 +80,7 @@ def read_list(path: Path, data_file_path: str | Path, folder: Path, say: Say) ->
     if breaks < COMPARED_AT_START:
         return read_image_list(path, data_file_path)
     index = _kept_index(file, digest, folder, say)
-    if len(index.starts) <= COMPARED_AT_START:
+    if index.count <= COMPARED_AT_START:
         return read_image_list(path, data_file_path)
     return image_list(file, index, data_file_path)
 
@@ -156,13 +160,15 @@ def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> 
     Raises:
         DataFileError: the first picture does not exist.
     """
-    count = len(index.starts)
+    count = index.count
     folder = str(Path(data_file_path).parent)
 
     def entry(row: int) -> str:
-        end = int(index.starts[row + 1]) if row + 1 < count else index.size_bytes
-        line, *_ = file.read(int(index.starts[row]), end).splitlines()
-        return line.decode("utf-8", "surrogateescape")
+        piece, within = divmod(row, EVERY)
+        begin, is_last = int(index.starts[piece]), piece + 1 == len(index.starts)
+        end = index.size_bytes if is_last else int(index.starts[piece + 1])
+        texts = [text for _, text in _lines(begin, file.read(begin, end)) if text]
+        return texts[within].decode("utf-8", "surrogateescape")
 
     def number(row: int) -> int:
         return row + 1 + int(np.searchsorted(index.skipped, row, side="right"))
@@ -207,21 +213,29 @@ def make_index(file: ListFile, digest: str) -> ListIndex:
     """
     starts, skipped = array("Q"), array("Q")
     common: list[bytes] | None = None
-    end = 0
+    count = end = 0
     for begin, block in file.blocks():
         end = begin + len(block)
-        for line in _numbered_lines(begin, block, starts, skipped):
-            common = _common_folder(common, line)
-    if not starts:
+        for offset, text in _lines(begin, block):
+            if not text:
+                skipped.append(count)
+                continue
+            if count % EVERY == 0:
+                starts.append(offset)
+            count += 1
+            common = _common_folder(common, text.replace(b"\\", b"/"))
+    if not count:
         raise DataFileError(file.path, "lists no picture", "one path a line is needed")
     cut, hasher = len(b"/".join(common or [])), xxhash.xxh3_128()
     for begin, block in file.blocks():
-        rests = [line[cut:].lstrip(b"/") for line in _numbered_lines(begin, block)]
+        texts = [text.replace(b"\\", b"/") for _, text in _lines(begin, block) if text]
+        rests = [text[cut:].lstrip(b"/") for text in texts]
         hasher.update(b"\n".join([*rests, b""]))
     return ListIndex(
         digest=digest,
         size_bytes=end,
-        identity=f"{len(starts)} pictures {hasher.hexdigest()}",
+        identity=f"{count} pictures {hasher.hexdigest()}",
+        count=count,
         starts=np.frombuffer(starts, np.uint64),
         skipped=np.frombuffer(skipped, np.uint64),
     )
@@ -237,15 +251,14 @@ def read_index(path: Path, digest: str) -> ListIndex | None:
     if xxhash.xxh3_128_hexdigest(body).encode() != data[-DIGEST_BYTES:]:
         return None
     with suppress(ValueError, KeyError, TypeError):  # whole, but written by something else
-        magic, head, _ = data[: data.index(b"\n", len(MAGIC)) + 1].split(b"\n")
-        said = json.loads(head)
-        begin = len(magic) + len(head) + 2
+        magic, first, _ = data[: data.index(b"\n", len(MAGIC)) + 1].split(b"\n")
+        said = json.loads(first)
+        begin = len(magic) + len(first) + 2
         numbers = np.frombuffer(body[begin:], "<u8")
         if magic + b"\n" == MAGIC and said["digest"] == digest:
-            count = int(said["entries"])
-            return ListIndex(
-                digest, said["size_bytes"], said["identity"], numbers[:count], numbers[count:]
-            )
+            count, begins = int(said["count"]), -(-int(said["count"]) // EVERY)
+            head = (said["size_bytes"], said["identity"], count)
+            return ListIndex(digest, *head, numbers[:begins], numbers[begins:])
     return None
 
 
@@ -259,7 +272,7 @@ def write_index(path: Path, index: ListIndex) -> None:
         "digest": index.digest,
         "size_bytes": index.size_bytes,
         "identity": index.identity,
-        "entries": len(index.starts),
+        "count": index.count,
     }
     head = MAGIC + json.dumps(said).encode()
     head += b" " * (-(len(head) + 1) % 8) + b"\n"  # the numbers behind it are aligned
@@ -284,24 +297,14 @@ def _kept_index(file: ListFile, digest: str, folder: Path, say: Say) -> ListInde
     return index
 
 
-def _numbered_lines(
-    begin: int,
-    block: bytes,
-    starts: "array[int] | None" = None,
-    skipped: "array[int] | None" = None,
-) -> Iterator[bytes]:
-    """Yield the entries of a block with `/` for every `\\`; add where they begin to `starts`."""
+def _lines(begin: int, block: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (where it begins, entry) of the lines of a block; of what is no entry, no bytes."""
     if begin == 0 and block.startswith(BOM):
         begin, block = len(BOM), block.removeprefix(BOM)
-    lines = block.splitlines(keepends=True)
-    plain = block.replace(b"\\", b"/").splitlines()
-    for line, text in zip(lines, plain, strict=True):
-        if text and not (text[0] in _MAY_BE_BLANK and _is_blank(text)):
-            if starts is not None:
-                starts.append(begin)
-            yield text
-        elif skipped is not None and starts is not None:
-            skipped.append(len(starts))
+    for line in block.splitlines(keepends=True):
+        text = line.rstrip(b"\r\n")
+        is_entry = text and not (text[0] in _MAY_BE_BLANK and _is_blank(text))
+        yield begin, text if is_entry else b""
         begin += len(line)
 
 

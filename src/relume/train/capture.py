@@ -13,6 +13,7 @@ from relume.model.network import Network
 from relume.train.optimizer import named_state
 from relume.train.partial import Partial, Signature, partial_of, signatures_of_partial
 
+PAGE = 512
 PICTURES = "pictures"
 """The group that holds one digest per listed picture, 0 while it has not been used."""
 
@@ -92,7 +93,17 @@ def install(
         for group, tensors in live.items():
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(np.array(given[group][name])))
-    return np.array(state.groups[PICTURES]["digests"]), partial_of(state, network)
+    return _copied(state.groups[PICTURES]["digests"]), partial_of(state, network)
+
+
+def _copied(digests: Array) -> npt.NDArray[np.uint64]:
+    """Copy an array of which, with a long list, most may be zero; zeros then take no memory."""
+    copied = np.zeros(len(digests), np.uint64)
+    for first in range(0, len(digests), PAGE):
+        part = digests[first : first + PAGE]
+        if part.any():
+            copied[first : first + PAGE] = part
+    return copied
 
 
 def empty_groups(
