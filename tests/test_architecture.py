@@ -36,6 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
     "datasets": {"errors", "draws", "formats", "figures"},
+    "checking": {
+        *("errors", "formats", "schedule", "spec", "data", "datasets", "checkpoint"),
+    },
     "drawing": set(),
     "contact_sheet": {"drawing"},
     "screen": {"errors"},

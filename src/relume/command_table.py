@@ -269,6 +269,29 @@ COMMANDS = (
         },
     ),
     Command(
+        "check",
+        ("DATA", "CFG", "[WEIGHTS]"),
+        "Find everything that would stop or spoil a training before its first iteration: settings, "
+        "lists, pictures, labels, boxes, WEIGHTS, memory, time. Exit status 0: nothing; 1: "
+        "warnings, it would train; 2: errors, it would stop.",
+        "relume check data/obj.data yolov3-tiny.cfg yolov3-tiny.conv.15",
+        "relume.commands.check:check",
+        {
+            "-json": Flag(bool, "print the findings as JSON, with every place"),
+            "-fix": Flag(
+                str,
+                "write corrected copies of lists, labels and data file into a new folder; pictures "
+                "are linked, no other file is touched",
+                "FOLDER",
+            ),
+            "-clear": CLEAR,
+            "-i": GPU,
+            "-nogpu": NOGPU,
+        },
+        more="What is known of pictures is kept in the cache folder of the run (cache= in DATA), "
+        "by the digest of their bytes; training looks there for pictures that cannot be decoded.",
+    ),
+    Command(
         "verify",
         ("FILE|FOLDER", "[...]"),
         "Check every byte of checkpoints; of a folder, say which one a start would take. Exit "

@@ -6,9 +6,12 @@ log parsers know. A character that the output cannot show is shown as its escape
 
 import io
 import os
+import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -54,6 +57,30 @@ class Screen:
     def error(self, text: str) -> None:
         """Show the one line of an error."""
         _print_aside(f"relume: error: {_one_line(text)}")
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None if standard output is none."""
+        if sys.stdout is None or not sys.stdout.isatty():
+            return None
+        return shutil.get_terminal_size().columns
+
+    @contextmanager
+    def silent_libraries(self) -> Iterator[None]:
+        """Keep what libraries of C say of a file off standard error: it names no file."""
+        try:
+            kept = os.dup(2)
+        except OSError:
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
     def training(self, done: int, total: int) -> "TrainingProgress":
         """Return the display of a training run."""

@@ -44,6 +44,10 @@ class Disk:
         """Give a file a second name."""
         target.hardlink_to(source)
 
+    def symlink(self, source: Path, target: Path) -> None:
+        """Make a name that leads to another."""
+        target.symlink_to(source)
+
     def unlink(self, path: Path) -> None:
         """Take a name away."""
         path.unlink()

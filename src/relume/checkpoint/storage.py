@@ -33,8 +33,6 @@ CHUNK_BYTES = 4 << 20
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 NO_DIRECT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
-
-
 DISK = Disk()
 
 
@@ -192,6 +190,12 @@ def remove(path: Path) -> None:
     """Delete a file if it is there."""
     with _as_storage_error(path), suppress(FileNotFoundError):
         DISK.unlink(path)
+
+
+def link_to(path: Path, target: Path) -> None:
+    """Make `path` lead to `target`."""
+    with _as_storage_error(path):
+        DISK.symlink(target, path)
 
 
 def truncate(path: Path, length: int) -> None:

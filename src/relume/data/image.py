@@ -44,18 +44,37 @@ def read_picture(
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
     place, name = (place, f"{path} ") if place else (str(path), "")
     content = patience.read_bytes(Path(path), place, name)
-    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:
-        decoded = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
-    except cv2.error:  # raised for an empty file and for sizes above OpenCV's limit
-        decoded = None
-    if decoded is None:
+    pixels = decode_picture(content, channels)
+    if pixels is None:
         found = f"{name}cannot be decoded ({len(content)} bytes)"
         needed = "a picture such as JPEG, PNG or BMP is needed"
         bad = Undecodable(place, found, needed, "replace the file or take it off the list")
         bad.digest = xxh3_64_intdigest(content)
         raise bad
+    return pixels, xxh3_64_intdigest(content)
+
+
+def decode_picture(content: bytes, channels: int) -> Pixels | None:
+    """Return the pixels that bytes hold, upright; None: they are no picture."""
+    decoded = _decoded(content, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
+    if decoded is None:
+        return None
     if channels == 3:
         cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
-    pixels: Pixels = decoded.reshape(decoded.shape[0], decoded.shape[1], channels)
-    return pixels, xxh3_64_intdigest(content)
+    return decoded.reshape(decoded.shape[0], decoded.shape[1], channels)
+
+
+def stored_depth(content: bytes) -> tuple[int, int] | None:
+    """Return channels and bits per channel of a picture as it is stored, before conversion."""
+    decoded = _decoded(content, cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        return None
+    return (decoded.shape[2] if decoded.ndim == 3 else 1), 8 * decoded.itemsize
+
+
+def _decoded(content: bytes, flag: int) -> Pixels | None:
+    try:
+        decoded: Pixels | None = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
+    except cv2.error:  # raised for an empty file and for sizes above OpenCV's limit
+        return None
+    return decoded

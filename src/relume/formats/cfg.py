@@ -75,6 +75,15 @@ def parse_cfg(text: str, path: str, purpose: Purpose) -> Cfg:
     Source:
         AlexeyAB/darknet 59596d78 src/parser.c parse_network_cfg_custom.
     """
+    sections, net, layers = parse_layers(text, path, purpose)
+    channels = check_shapes(net, layers, sections[1:], path, training=purpose == "train")
+    return Cfg(path=path, text=text, net=net, layers=layers, channels=channels)
+
+
+def parse_layers(
+    text: str, path: str, purpose: Purpose
+) -> tuple[list[Section], Net, tuple[Layer, ...]]:
+    """Do the same, but for the fit of layers to each other; return the sections too."""
     sections = split_sections(text, path)
     if not sections:
         raise CfgError(path, "holds no section", "a cfg begins with [net]")
@@ -88,8 +97,7 @@ def parse_cfg(text: str, path: str, purpose: Purpose) -> Cfg:
         )
     net = _net(sections[0], path, purpose)
     layers = tuple(_layer(section, i, path) for i, section in enumerate(sections[1:]))
-    channels = check_shapes(net, layers, sections[1:], path, training=purpose == "train")
-    return Cfg(path=path, text=text, net=net, layers=layers, channels=channels)
+    return sections, net, layers
 
 
 def recipe_keys(cfg: Cfg) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Not covered: a single section's values (cfg.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from relume.errors import CfgError
@@ -52,9 +52,8 @@ def check_shapes(
     heads = [layer for layer in layers if isinstance(layer, Yolo)]
     if not heads:
         raise CfgError(path, "holds no [yolo]", "a detector needs at least one")
-    for index, layer in enumerate(layers):
-        if isinstance(layer, Yolo):
-            _check_head(layer, heads[0], index, (net.channels, *channels)[index], sections, path)
+    for wrong in _wrong_heads(layers, (net.channels, *channels), sections, path):
+        raise wrong
     for layer, size in zip(layers, sizes, strict=True):
         normalized = isinstance(layer, Convolutional) and layer.batch_normalize
         if training and normalized and net.mini_batch * size[1] * size[2] == 1:
@@ -67,6 +66,32 @@ def check_shapes(
     if training and heads[-1].random:
         _check_multi_scale(net, layers, path)
     return channels
+
+
+def wrong_heads(
+    net: Net, layers: tuple[Layer, ...], sections: Sequence[Section], path: str
+) -> list[CfgError]:
+    """Return what is wrong with each head, where check_shapes raises the first.
+
+    Raises:
+        CfgError: the layers do not fit each other.
+    """
+    sizes = _sizes(layers, (net.channels, net.height, net.width), path)
+    channels = (net.channels, *(size[0] for size in sizes))
+    return list(_wrong_heads(layers, channels, sections, path))
+
+
+def _wrong_heads(
+    layers: tuple[Layer, ...], channels: Sequence[int], sections: Sequence[Section], path: str
+) -> Iterator[CfgError]:
+    """Yield an error for every head; `channels` are those before each layer."""
+    heads = [layer for layer in layers if isinstance(layer, Yolo)]
+    for index, layer in enumerate(layers):
+        if isinstance(layer, Yolo):
+            try:
+                _check_head(layer, heads[0], index, channels[index], sections, path)
+            except CfgError as error:
+                yield error
 
 
 def _check_multi_scale(net: Net, layers: tuple[Layer, ...], path: str) -> None:

@@ -85,7 +85,7 @@ def read_given(spec: RunSpec, flags: StartFlags, found: Found | None, say: Say) 
     if _was_replaced(path, data, spec, found, flags):
         return Given()
     try:
-        given = _read_file(data, path, spec.recipe.cfg, flags.clear)
+        given = read_weights_file(data, path, spec.recipe.cfg, flags.clear)
         return Given() if flags.resume and found and given.state is None else given
     except (WeightsError, CheckpointError) as error:
         if found is None:
@@ -133,10 +133,15 @@ def _is_state(data: bytes, path: Path) -> bool:
     try:
         return container.holds_state(data, path)
     except WeightsError:
-        return True  # no weights file at all: for `_read_file` to say
+        return True  # no weights file at all: for `read_weights_file` to say
 
 
-def _read_file(data: bytes, path: Path, cfg: Cfg, clear: bool) -> Given:
+def read_weights_file(data: bytes, path: Path, cfg: Cfg, clear: bool) -> Given:
+    """Return what the bytes of a WEIGHTS file are to a run with this cfg.
+
+    Raises:
+        WeightsError, Damaged: they cannot be used.
+    """
     digest = xxhash.xxh3_128_hexdigest(data)
     state, darknet = None, memoryview(data)
     if container.holds_state(data, path):

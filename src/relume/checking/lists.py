@@ -1,0 +1,140 @@
+"""The lists of pictures that a data file names: every line, whether it leads to a file or not."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from relume.checking.findings import Finding, Verdict, of_error
+from relume.checking.paths import explained
+from relume.errors import DataFileError
+from relume.formats.data_files import DataFile, label_path, listed_entries, resolve
+from relume.formats.lexer import excerpt
+
+ERROR, WARNING, NOTE = Verdict
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a list."""
+
+    line: int
+    text: str
+    path: Path | None
+    """The picture; None if there is none that can be used."""
+    meant: Path | None = None
+    """Where there is none: the one that may be meant."""
+
+
+@dataclass(frozen=True)
+class PictureList:
+    """A list of pictures with all its lines."""
+
+    path: str
+    entries: tuple[Entry, ...] = ()
+
+    def place(self, entry: Entry) -> str:
+        """Return `file:line` of an entry."""
+        return f"{self.path}:{entry.line}"
+
+
+def read_list(key: str, data_file: DataFile) -> tuple[PictureList | None, list[Finding]]:
+    """Read the list that `key` names; None if there is none that can be read.
+
+    Args:
+        key: train or valid. Training does not read `valid`, so that is never an error.
+        data_file: with the key, or without.
+    """
+    if key not in data_file.values:
+        what = f"the data file names no list '{key}'"
+        remedy = f"add '{key} = ...'" + " to measure on other pictures" * (key == "valid")
+        verdict = ERROR if key == "train" else NOTE
+        return None, [Finding(verdict, what, data_file.path, "", remedy)]
+    path = resolve(data_file.values[key], data_file.path)
+    try:
+        numbered = listed_entries(path)
+    except DataFileError as error:
+        return None, [of_error(f"the list '{key}' cannot be used", error, _verdict(key))]
+    folder = Path(data_file.path).parent
+    findings = list(text_findings(path))
+    entries: list[Entry] = []
+    for line, text in numbered:
+        entry, found = _entry(key, line, text, f"{path}:{line}", data_file, folder)
+        entries.append(entry)
+        findings += found
+    picture_list = PictureList(str(path), tuple(entries))
+    findings += _listed_twice(picture_list)
+    findings += _of_two_folders(picture_list, folder)
+    return picture_list, findings
+
+
+def same_list(data_file: DataFile) -> bool:
+    """Tell whether `train` and `valid` name one file."""
+    train, valid = (data_file.values.get(key) for key in ("train", "valid"))
+    if train is None or valid is None:
+        return False
+    try:
+        return resolve(train, data_file.path).samefile(resolve(valid, data_file.path))
+    except (OSError, ValueError):
+        return False
+
+
+def text_findings(path: Path) -> Iterator[Finding]:
+    """Yield what else is to be said of a text file that could be read."""
+    data = path.read_bytes()
+    if data.startswith(b"\xef\xbb\xbf"):
+        what = "begins with a byte order mark, which Darknet takes for text; relume drops it"
+        yield Finding(NOTE, what, str(path))
+    if b"\r\n" in data:
+        what = "lines end as on Windows (CR LF), which the original Darknet keeps; relume does not"
+        yield Finding(NOTE, what, str(path))
+
+
+def _verdict(key: str) -> Verdict:
+    return ERROR if key == "train" else WARNING
+
+
+def _entry(
+    key: str, line: int, text: str, place: str, data_file: DataFile, folder: Path
+) -> tuple[Entry, list[Finding]]:
+    path = resolve(text, data_file.path)
+    if not os.path.exists(path):  # noqa: PTH110
+        reason, meant = explained(text, folder)
+        detail = excerpt(text) + f" ({reason})" * bool(reason)
+        what = f"a picture listed in '{key}' does not exist"
+        remedy = "correct the line or remove it"
+        finding = Finding(_verdict(key), what, place, detail, remedy)
+        return Entry(line, text, None, meant), [finding]
+    try:
+        label_path(path)
+    except DataFileError as error:
+        what = f"an entry of '{key}' has no ending of a picture that Darknet knows"
+        finding = Finding(_verdict(key), what, place, excerpt(text), error.needed)
+        return Entry(line, text, None), [finding]
+    return Entry(line, text, path), []
+
+
+def _listed_twice(pictures: PictureList) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for entry in pictures.entries:
+        if entry.path is None:
+            continue
+        line = first.setdefault(os.path.abspath(entry.path), entry.line)  # noqa: PTH100
+        if line != entry.line:
+            what = "a picture is listed twice, so it counts twice in every epoch"
+            detail = f"{excerpt(entry.text)}, as in line {line}"
+            yield Finding(WARNING, what, pictures.place(entry), detail, "remove one of the lines")
+
+
+def _of_two_folders(pictures: PictureList, folder: Path) -> Iterator[Finding]:
+    """Yield relative entries that mean one file from here and another from the data file."""
+    if os.path.realpath(folder) == os.path.realpath("."):
+        return
+    for entry in pictures.entries:
+        here, there = Path(entry.text), folder / entry.text
+        if entry.path is None or here.is_absolute():
+            continue
+        if os.path.isfile(here) and os.path.isfile(there) and not os.path.samefile(here, there):  # noqa: PTH113, PTH121
+            what = "a relative path leads to two files; that from the current folder is taken"
+            remedy = "give the command in the folder of the data file, or write whole paths"
+            yield Finding(WARNING, what, pictures.place(entry), excerpt(entry.text), remedy)
