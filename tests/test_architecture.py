@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "formats", "spec", "checkpoint", "screen"},
     "train": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
-        *("kernels", "figures"),
+        *("kernels", "figures", "draws"),
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
+        "checking",
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

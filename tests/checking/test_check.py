@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from relume.checking import pictures
+from relume.checking.cost import Trial
+from relume.data.image import Pixels, decode_picture
+from relume.screen import Screen
 from tests.cfg_texts import small_cfg
 from tests.checking.damaged import CFG, contents, drawn, encoded, line_of, write_damaged
 from tests.command_line import Ended, relume
@@ -21,8 +25,13 @@ Found = dict[str, list[tuple[str, str, str]]]
 """What -> verdict, place and detail of every finding of that kind."""
 
 
-def check(*words: object) -> Ended:
-    return relume("check", *words, "-nogpu")
+def check(*words: object, tries: bool = False) -> Ended:
+    """Run the command; by default nothing is trained for it, which takes most of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not tries:
+            trial = Trial(images=2, width=64, height=64, seconds=0.1, held_bytes=10**6)
+            patch.setattr("relume.commands.check._trial", lambda cfg, device: trial)
+        return relume("check", *words, "-nogpu")
 
 
 def found_by(ended: Ended) -> Found:
@@ -157,8 +166,6 @@ def test_windows_marks_of_a_list_are_noted(found: Found) -> None:
 def test_the_table_fits_80_columns_and_names_few_places(
     damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relume.screen import Screen
-
     monkeypatch.chdir(damaged)
     monkeypatch.setattr(Screen, "width", property(lambda self: 80))
     monkeypatch.setattr(Screen, "progress", lambda self, total: pytest.fail)
@@ -290,7 +297,7 @@ def test_all_mistakes_of_a_cfg_are_reported_not_the_first(
     assert len(cfg_errors()) == 1 + CFG.count("stride=2")
 
 
-FITS = {
+FITS: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"policy": "steps", "steps": "40,90", "scales": ".1,.1"}, "steps at or behind"),
     "order": ({"policy": "steps", "steps": "40,20", "scales": ".1,.1"}, "steps are not in order"),
     "burn_in": ({"burn_in": 60}, "burn_in lasts to the end"),
@@ -306,7 +313,8 @@ def test_settings_that_do_not_fit_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     options, what = FITS[name]
-    folder = write_run(tmp_path / "run", small_cfg(**{"max_batches": 50, **options}))  # type: ignore[arg-type]
+    options = {"max_batches": 50, **options}
+    folder = write_run(tmp_path / "run", small_cfg(**options))
     monkeypatch.chdir(folder)
 
     ended = check("obj.data", "net.cfg", "-json")
@@ -368,7 +376,7 @@ def test_a_run_that_has_begun_and_its_own_checkpoint_are_noted(
     monkeypatch.chdir(write_run(tmp_path / "run", small_cfg(max_batches=2)))
     assert relume("detector", "train", "obj.data", "net.cfg", "-threads", 1).status == 0
 
-    ended = check("obj.data", "net.cfg", "backup/net_last.weights", "-json")
+    ended = check("obj.data", "net.cfg", "backup/net_last.weights", "-json", tries=True)
 
     found = found_by(ended)
     what = "a run of this name has begun; the same command goes on with it"
@@ -380,14 +388,14 @@ def test_a_run_that_has_begun_and_its_own_checkpoint_are_noted(
 def test_what_is_known_of_pictures_is_kept_by_content_and_made_anew_if_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relume.checking import pictures
-
     monkeypatch.chdir(write_run(tmp_path / "run", CFG))
     decoded = []
-    whole = pictures.decode_picture
-    monkeypatch.setattr(
-        pictures, "decode_picture", lambda *args: (decoded.append(1), whole(*args))[1]
-    )
+
+    def decode(content: bytes, channels: int) -> Pixels | None:
+        decoded.append(content)
+        return decode_picture(content, channels)
+
+    monkeypatch.setattr(pictures, "decode_picture", decode)
 
     def checked() -> tuple[int, str]:
         decoded.clear()

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from relume.checking.correction import Corrected, check_folder, write_corrected
 from relume.checking.cost import (
     Trial,
@@ -237,20 +239,24 @@ def _weights(path: Path, cfg: Cfg, clear: bool) -> list[Finding]:
 def _cost(found: Check, cfg: Cfg, flags: Mapping[str, Value]) -> list[Finding]:
     """Train one subdivision, and reckon from it."""
     device = compute_device(flags)
-    environment.set_up(environment.available_threads())
     seed = 0
     if found.settings.data_file is not None:
         with suppress(DataFileError):
             seed = found.settings.data_file.integer("seed", 0)
     try:
-        images, seconds, held_bytes = tried(cfg, device)
+        trial = _trial(cfg, device)
     except (RuntimeError, MemoryError) as error:  # PyTorch's: no memory
         what = "one subdivision could not be trained on this machine"
         remedy = "raise subdivisions, or lower width and height"
         return [Finding(WARNING, what, cfg.path, str(error).partition("\n")[0], remedy)]
-    trial = Trial(images, cfg.net.width, cfg.net.height, seconds, held_bytes)
     free = environment.free_memory_bytes(device) or free_memory_bytes()
     return list(findings_of_cost(cfg, seed, trial, free, found.done, found.load_s))
+
+
+def _trial(cfg: Cfg, device: torch.device) -> Trial:
+    environment.set_up(environment.available_threads())
+    images, seconds, held_bytes = tried(cfg, device)
+    return Trial(images, cfg.net.width, cfg.net.height, seconds, held_bytes)
 
 
 def _corrected(found: Check, folder: Path) -> Corrected:

@@ -72,6 +72,7 @@ def _mini_batch(cfg: Cfg, images: int) -> MiniBatch:
         boxes_xywh_rel=np.full((images, 1, 4), 0.5, np.float32),
         classes=np.zeros((images, 1), np.int64),
         positions=tuple(range(images)),
+        pictures=(1,) * images,
         indices=(0,) * images,
         digests=np.zeros(images, np.uint64),
     )
