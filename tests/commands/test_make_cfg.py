@@ -145,7 +145,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder: Path, words: str, erro
 
 @pytest.mark.darknet
 @pytest.mark.skipif(DARKNET is None, reason="needs Debian's package darknet")
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-spp"])  # which has all of yolov3's layers
 def test_debians_darknet_loads_what_is_written(folder: Path, name: str) -> None:
     assert DARKNET is not None
     size = "-width", 64, "-height", 64, "-batch", 1

@@ -50,6 +50,11 @@ def test_the_shares_of_every_class_are_told(folder: Path) -> None:
         ["a", "20", "6", "30.0", "%", "30", "9", "30.0", "%"],
         ["b", "10", "3", "30.0", "%", "10", "3", "30.0", "%"],
         ["written:", "train.txt,", "valid.txt"],
+        [
+            *("to", "use", "them,", "let", "obj.data", "say"),
+            *("train", "=", "train.txt,"),
+            *("valid", "=", "valid.txt"),
+        ],
     ]
 
 
@@ -67,11 +72,24 @@ def test_lists_that_are_there_are_refused_and_kept(folder: Path) -> None:
 
     assert ended.status == 2
     assert ended.error == (
-        "valid.txt: there already; -force adds pictures, none of which changes sides; "
-        "or -out FOLDER"
+        "valid.txt: there already; -force splits its pictures anew; or -out FOLDER"
     )
     assert entries(folder, "valid.txt") == ["img/p00.png"]
     assert not (folder / "train.txt").exists()
+
+
+def test_one_list_alone_is_no_split_and_is_split_with_force(folder: Path) -> None:
+    shutil.copy("all.list", "train.txt")
+    data = Path("obj.data")
+    data.write_text("train = train.txt\nvalid = valid.txt\n")
+
+    ended = relume("split", "obj.data", "-force")
+
+    assert (ended.status, ended.err) == (0, "")
+    assert (len(entries(folder, "train.txt")), len(entries(folder, "valid.txt"))) == (16, 4)
+    assert relume("split", "obj.data").error.startswith(
+        "train.txt and valid.txt: there already; -force adds pictures and moves none; or -out"
+    )
 
 
 def test_added_pictures_are_appended_and_no_line_moves(folder: Path) -> None:

@@ -29,9 +29,9 @@ def test_two_kinds_of_boxes_give_the_anchors_computed_by_hand() -> None:
 
 
 def test_the_iou_of_shapes_is_that_of_boxes_with_one_centre() -> None:
-    boxes, wanted = np.array([[10.0, 20]]), np.array([[20.0, 10], [10, 20], [5, 40]])
+    boxes = np.array([[20.0, 10], [10, 20], [5, 40]])
 
-    assert shape_iou(boxes, wanted).tolist() == [[100 / 300, 1.0, 100 / 300]]
+    assert shape_iou(boxes, (10, 20)).tolist() == [100 / 300, 1.0, 100 / 300]
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,7 +48,7 @@ def test_every_box_has_its_best_anchor_and_the_average_is_theirs(
 
     found = cluster_shapes(boxes, count, seed)
 
-    iou = shape_iou(boxes, found.anchors_px)
+    iou = np.stack([shape_iou(boxes, anchor) for anchor in found.anchors_px.tolist()], axis=1)
     best = iou[np.arange(len(boxes)), found.assignments]
     assert (best == iou.max(axis=1)).all()
     assert found.average_iou == pytest.approx(best.mean(), rel=1e-9)  # order of a sum
@@ -76,6 +76,20 @@ def test_the_seed_alone_decides_and_every_start_counts(monkeypatch: pytest.Monke
     assert one.anchors_px.tobytes() == again.anchors_px.tobytes()
     assert one.anchors_px.tobytes() != other.anchors_px.tobytes()
     assert one.average_iou > single[0].average_iou or other.average_iou > single[1].average_iou
+
+
+def test_of_many_boxes_the_starts_see_a_sample_and_the_end_sees_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boxes = random_shapes(600)
+    whole = cluster_shapes(boxes, 4, seed=0)
+    monkeypatch.setattr(anchors, "SAMPLE", 200)
+
+    sampled, again = (cluster_shapes(boxes, 4, seed=0) for _ in range(2))
+
+    assert len(sampled.assignments) == 600
+    assert sampled.anchors_px.tobytes() == again.anchors_px.tobytes()
+    assert sampled.average_iou == pytest.approx(whole.average_iou, abs=0.01)  # another optimum
 
 
 def test_known_anchors_of_a_seed_stay_what_they_are() -> None:

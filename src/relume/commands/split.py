@@ -15,6 +15,7 @@ from relume.datasets.boxes import (
     list_pictures,
     pictures_per_class,
     read_labelled,
+    seen_from,
 )
 from relume.datasets.split import Classes, Digest, split_contents
 from relume.errors import DataFileError, ImageError, UsageError
@@ -44,11 +45,16 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
     if not 0 < fraction < 1:
         raise UsageError("-fraction", str(fraction), "between 0 and 1, say .2")
     folder = Path(str(flags.get("-out", Path(arguments[0]).parent)))
-    before = {name: _lines(folder / name, screen) for name in (TRAIN, VALID)}
     there = [str(folder / name) for name in (TRAIN, VALID) if (folder / name).exists()]
     if there and not flags.get("-force"):
-        remedy = "-force adds pictures, none of which changes sides; or -out FOLDER"
-        raise UsageError(" and ".join(there), "there already", "", remedy)
+        forced = "adds pictures and moves none" if len(there) == 2 else "splits its pictures anew"
+        raise UsageError(
+            " and ".join(there), "there already", "", f"-force {forced}; or -out FOLDER"
+        )
+    before = {name: _lines(folder / name, screen) for name in (TRAIN, VALID)}
+    if len(there) == 1:  # one list alone is no split
+        arguments = [*arguments, *there]
+        before = {TRAIN: [], VALID: []}
     known = {_whole(line.path) for lines in before.values() for line in lines}
     given = {_whole(path): path for source in arguments for path in list_pictures(source)}
     new = [path for whole, path in given.items() if whole not in known]
@@ -68,7 +74,22 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
         storage.write_durably(folder / name, old, added)
     _tell(labelled, valid, _names(arguments), screen)
     screen.line(f"written: {folder / TRAIN}, {folder / VALID}")
+    for source in arguments:
+        if lines := _lines_to_change(source, folder):
+            screen.line(f"to use them, let {source} say {', '.join(lines)}")
     return 0
+
+
+def _lines_to_change(source: str, folder: Path) -> list[str]:
+    """Return the lines by which a data file would name the lists; none if it does."""
+    if not source.endswith(".data"):
+        return []
+    values, beside = read_data_file(source).values, Path(source).parent
+    return [
+        f"{key} = {seen_from(beside, folder / name)}"
+        for key, name in (("train", TRAIN), ("valid", VALID))
+        if key not in values or _whole(resolve(values[key], source)) != _whole(folder / name)
+    ]
 
 
 def _lines(path: Path, screen: Screen) -> list[_Line]:

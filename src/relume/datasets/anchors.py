@@ -7,7 +7,7 @@ Sums go box by box in double precision, so the same boxes give the same anchors 
 Not covered: which boxes count; see `commands/anchors.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,12 @@ Shapes = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 RESTARTS = 10
+SAMPLE = 20_000
+"""Of more boxes the starts see only so many, drawn; the best start then sees them all."""
 MOST_ROUNDS = 1000
 """As in Darknet; a few dozen are usual."""
+PATIENCE, LEAST_GAIN = 20, 1e-6
+"""So many rounds that raise the average IoU by less end a start before nothing changes at all."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,16 @@ def cluster_shapes(boxes_px: Shapes, count: int, seed: int) -> Clusters:
     """
     if not 1 <= count <= distinct_shapes(boxes_px):
         raise ValueError(f"{count} anchors of {distinct_shapes(boxes_px)} different shapes")
-    found = (
-        _settled(boxes_px, _first_centres(boxes_px, count, seed, restart))
-        for restart in range(RESTARTS)
-    )
-    return max(found, key=lambda clusters: clusters.average_iou)  # of equal ones the first
+    seen = boxes_px
+    if len(boxes_px) > SAMPLE:
+        words = draw_words(seed, "anchors sample", (), len(boxes_px))
+        seen = boxes_px[np.sort(np.argsort(words, kind="stable")[:SAMPLE])]
+    starts = (_first_centres(seen, count, seed, restart) for restart in range(RESTARTS))
+    found = [_settled(seen, centres) for centres in starts]
+    best = max(found, key=lambda clusters: clusters.average_iou)  # of equal ones the first
+    if seen is not boxes_px:
+        best = _settled(boxes_px, best.anchors_px)
+    return _in_order(best)
 
 
 def distinct_shapes(boxes_px: Shapes) -> int:
@@ -60,12 +69,12 @@ def distinct_shapes(boxes_px: Shapes) -> int:
     return len(np.unique(boxes_px, axis=0))
 
 
-def shape_iou(boxes_px: Shapes, anchors_px: Shapes) -> npt.NDArray[np.float64]:
-    """Return [N, K]: IoU of every box with every anchor, both with one centre."""
-    width, height = (np.minimum.outer(boxes_px[:, i], anchors_px[:, i]) for i in range(2))
-    overlap = width * height
-    areas = np.add.outer(boxes_px.prod(axis=1), anchors_px.prod(axis=1))
-    iou: npt.NDArray[np.float64] = overlap / (areas - overlap)
+def shape_iou(boxes_px: Shapes, anchor_px: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return [N]: IoU of every box with an anchor, both with one centre."""
+    width, height = anchor_px
+    overlap = np.minimum(boxes_px[:, 0], width) * np.minimum(boxes_px[:, 1], height)
+    iou: npt.NDArray[np.float64]
+    iou = overlap / (boxes_px[:, 0] * boxes_px[:, 1] + width * height - overlap)
     return iou
 
 
@@ -91,28 +100,35 @@ def _settled(boxes_px: Shapes, centres: Shapes) -> Clusters:
 
     A mean is not the shape of the largest IoU, so the last round need not be the best.
     """
-    best = _clusters(boxes_px, centres)
-    for clusters in _rounds(boxes_px, best):
-        if clusters.average_iou > best.average_iou:
-            best = clusters
-    order = np.argsort(best.anchors_px.prod(axis=1), kind="stable")
-    places = np.argsort(order, kind="stable")
-    return Clusters(best.anchors_px[order], best.average_iou, places[best.assignments])
-
-
-def _rounds(boxes_px: Shapes, clusters: Clusters) -> Iterator[Clusters]:
-    for _ in range(MOST_ROUNDS):
+    clusters = best = _clusters(boxes_px, centres)
+    gained_in = 0
+    for number in range(1, MOST_ROUNDS + 1):
         moved = _clusters(boxes_px, _means(boxes_px, clusters))
-        yield moved
-        if (moved.assignments == clusters.assignments).all():
-            return
+        if moved.average_iou > best.average_iou + LEAST_GAIN:
+            gained_in = number
+        if moved.average_iou > best.average_iou:
+            best = moved
+        unchanged = (moved.assignments == clusters.assignments).all()
+        if unchanged or number - gained_in >= PATIENCE:
+            break
         clusters = moved
+    return best
+
+
+def _in_order(clusters: Clusters) -> Clusters:
+    order = np.argsort(clusters.anchors_px.prod(axis=1), kind="stable")
+    places = np.argsort(order, kind="stable")
+    return Clusters(clusters.anchors_px[order], clusters.average_iou, places[clusters.assignments])
 
 
 def _clusters(boxes_px: Shapes, centres: Shapes) -> Clusters:
-    iou = shape_iou(boxes_px, centres)
-    assignments = iou.argmax(axis=1)  # of equal ones the first
-    best = np.take_along_axis(iou, assignments[:, None], axis=1)[:, 0]
+    """Give every box its best centre, of equal ones the first."""
+    best, assignments = np.zeros(len(boxes_px)), np.zeros(len(boxes_px), np.intp)
+    for index, centre in enumerate(centres.tolist()):
+        iou = shape_iou(boxes_px, centre)
+        better = iou > best
+        np.copyto(best, iou, where=better)
+        np.copyto(assignments, index, where=better)
     return Clusters(centres, _sum(best) / len(boxes_px), assignments)
 
 
@@ -140,7 +156,7 @@ def _first_centres(boxes_px: Shapes, count: int, seed: int, restart: int) -> Sha
         heights = np.cumsum(chances)
         place = int(np.searchsorted(heights, uniform * heights[-1], side="right"))
         chosen.append(min(place, len(heights) - 1))  # a product may be rounded up to the end
-        distance = 1 - shape_iou(boxes_px, boxes_px[chosen[-1:]])[:, 0]
+        distance = 1 - shape_iou(boxes_px, boxes_px[chosen[-1]].tolist())
         chances = np.minimum(chances, distance)
     return boxes_px[chosen]
 

@@ -56,7 +56,7 @@ def classes_of(data_file: DataFile) -> int | None:
 
 
 def list_pictures(source: str) -> list[Path]:
-    """Return the pictures of a data file (train and valid), a folder and all below it, or a list.
+    """Return the pictures of a data file (train, and valid if that is there), a folder, or a list.
 
     Raises:
         DataFileError: unreadable, no picture, or one that is listed and does not exist.
@@ -66,10 +66,11 @@ def list_pictures(source: str) -> list[Path]:
     if not source.endswith(".data"):
         return list(read_image_list(source, source).paths)
     data_file = read_data_file(source)
-    lists = [data_file.text("train")]
-    if "valid" in data_file.values:
-        lists.append(data_file.text("valid"))
-    images = [read_image_list(resolve(path, source), source) for path in dict.fromkeys(lists)]
+    lists = [resolve(data_file.text("train"), source)]
+    valid = resolve(data_file.text("valid", data_file.text("train")), source)
+    if valid.exists() and valid not in lists:
+        lists.append(valid)
+    images = [read_image_list(path, source) for path in lists]
     return list(dict.fromkeys(path for part in images for path in part.paths))
 
 
