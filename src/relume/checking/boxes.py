@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from relume.checking.findings import Finding, Verdict
 from relume.checking.labels import BoxSet
-from relume.datasets.anchors import shape_iou
+from relume.datasets.anchors import nearest_anchors
 from relume.formats.layer_shapes import layer_sizes
 from relume.formats.sections import Cfg, Yolo
 from relume.spec import never_used
@@ -150,9 +150,8 @@ def _anchors(
 ) -> Iterator[Finding]:
     """Yield how the boxes fit the anchors: each belongs to the one of the nearest shape."""
     anchors = np.array(cfg.heads[-1].anchors_px, np.float64)
-    iou = shape_iou(shapes, anchors)
-    best = iou.argmax(axis=1)
-    fit, where = float(iou.max(axis=1).mean()), f"{cfg.path}:{cfg.heads[-1].line}"
+    nearest = nearest_anchors(shapes, anchors)
+    best, fit, where = nearest.assignments, nearest.average_iou, f"{cfg.path}:{cfg.heads[-1].line}"
     verdict = NOTE if fit >= BAD_FIT else WARNING
     remedy = "" if fit >= BAD_FIT else "`relume detector calc_anchors` computes better ones"
     what = "average IoU of the boxes with their nearest anchor"

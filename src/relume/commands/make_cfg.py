@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from relume.checkpoint import storage
 from relume.commands.anchors import shapes_px
-from relume.datasets.anchors import cluster_shapes, distinct_shapes, mean_iou
+from relume.datasets.anchors import cluster_shapes, distinct_shapes, nearest_anchors
 from relume.datasets.boxes import read_labelled, seen_from
 from relume.datasets.make_cfg import NETS, Net, Settings, cfg_text
 from relume.errors import DataFileError, UsageError
@@ -144,7 +146,7 @@ def _fitted(net: Net, settings: Settings, inputs: _Inputs, seed: int) -> tuple[S
             f"shapes only, and {count} anchors are needed"
         )
     clusters = cluster_shapes(shapes, count, seed)
-    own = mean_iou(shapes, net.anchors_px)
+    own = nearest_anchors(shapes, np.array(net.anchors_px, np.float64)).average_iou
     anchors = tuple((width, height) for width, height in clusters.anchors_px.tolist())
     return replace(settings, anchors_px=anchors), (
         f"anchors by k-means on {inputs.images}, seed {seed}: avg IoU "

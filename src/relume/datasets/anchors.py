@@ -78,9 +78,15 @@ def shape_iou(boxes_px: Shapes, anchor_px: Sequence[float]) -> npt.NDArray[np.fl
     return iou
 
 
-def mean_iou(boxes_px: Shapes, anchors_px: Sequence[tuple[float, float]]) -> float:
-    """Return the mean over the boxes of the IoU with the best of given anchors."""
-    return _clusters(boxes_px, np.array(anchors_px, np.float64)).average_iou
+def nearest_anchors(boxes_px: Shapes, anchors_px: Shapes) -> Clusters:
+    """Give every box the anchor of the best IoU, of equal ones the first."""
+    best, assignments = np.zeros(len(boxes_px)), np.zeros(len(boxes_px), np.intp)
+    for index, anchor in enumerate(anchors_px.tolist()):
+        iou = shape_iou(boxes_px, anchor)
+        better = iou > best
+        np.copyto(best, iou, where=better)
+        np.copyto(assignments, index, where=better)
+    return Clusters(anchors_px, _sum(best) / len(boxes_px), assignments)
 
 
 def format_anchors(anchors_px: Shapes, width: int) -> str:
@@ -100,10 +106,10 @@ def _settled(boxes_px: Shapes, centres: Shapes) -> Clusters:
 
     A mean is not the shape of the largest IoU, so the last round need not be the best.
     """
-    clusters = best = _clusters(boxes_px, centres)
+    clusters = best = nearest_anchors(boxes_px, centres)
     gained_in = 0
     for number in range(1, MOST_ROUNDS + 1):
-        moved = _clusters(boxes_px, _means(boxes_px, clusters))
+        moved = nearest_anchors(boxes_px, _means(boxes_px, clusters))
         if moved.average_iou > best.average_iou + LEAST_GAIN:
             gained_in = number
         if moved.average_iou > best.average_iou:
@@ -119,17 +125,6 @@ def _in_order(clusters: Clusters) -> Clusters:
     order = np.argsort(clusters.anchors_px.prod(axis=1), kind="stable")
     places = np.argsort(order, kind="stable")
     return Clusters(clusters.anchors_px[order], clusters.average_iou, places[clusters.assignments])
-
-
-def _clusters(boxes_px: Shapes, centres: Shapes) -> Clusters:
-    """Give every box its best centre, of equal ones the first."""
-    best, assignments = np.zeros(len(boxes_px)), np.zeros(len(boxes_px), np.intp)
-    for index, centre in enumerate(centres.tolist()):
-        iou = shape_iou(boxes_px, centre)
-        better = iou > best
-        np.copyto(best, iou, where=better)
-        np.copyto(assignments, index, where=better)
-    return Clusters(centres, _sum(best) / len(boxes_px), assignments)
 
 
 def _means(boxes_px: Shapes, clusters: Clusters) -> Shapes:
