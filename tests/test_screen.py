@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relume import screen as screen_module
 from relume.screen import Screen
 
 DARKNET_LINE = re.compile(
@@ -239,3 +240,15 @@ def test_a_terminal_that_goes_away_is_no_error(work: str) -> None:
         process.communicate()
 
     assert process.returncode == 0
+
+
+def test_many_items_are_counted_and_few_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(screen_module, "MANY", 20)
+    few, many = list(range(19)), list(range(20))
+
+    assert list(Screen().each(few, "read")) == few
+    assert capsys.readouterr().out == ""
+    assert list(Screen().each(many, "read")) == many
+    assert capsys.readouterr().out.splitlines()[-1] == "read: 20/20"

@@ -10,9 +10,9 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -23,6 +23,9 @@ from relume.errors import StorageError
 
 RECENT = 20
 """Iterations over which speed is averaged."""
+MANY = 10_000
+"""Files from which on reading or writing them takes long enough to be shown."""
+Item = TypeVar("Item")
 
 
 class Screen:
@@ -91,6 +94,16 @@ class Screen:
         """Return the display of work in steps."""
         self._bar = StepProgress(total)
         return self._bar
+
+    def each(self, items: Sequence[Item], text: str) -> Iterator[Item]:
+        """Yield the items; of MANY it shows how many are done."""
+        progress = self.progress(len(items)) if len(items) >= MANY else None
+        for done, item in enumerate(items, 1):
+            yield item
+            if progress is not None:
+                progress.at(done, text)
+        if progress is not None:
+            progress.close()
 
     def close(self) -> None:
         """Put the terminal back in order."""

@@ -90,8 +90,15 @@ def test_xml_files_beside_pictures_are_found_and_names_may_lie(
     write_xml(tmp_path / "set" / "a.xml", "x", file=r"C:\Users\me\other.jpg")
     write_picture(tmp_path / "set" / "real.png", 2)
     write_xml(tmp_path / "set" / "b.xml", "x", file="real.png")
+    write_xml(tmp_path / "set" / "c.xml", "x", file="/home/me/../gone.jpg")
 
-    assert relume("import", "voc", "set").status == 0
+    ended = relume("import", "voc", "set")
+
+    assert ended.status == 0
+    assert "set/c.xml: 1 pictures are not there ('/home/me/../gone.jpg', ...)" in ended.err
+    assert ended.out.splitlines()[-1] == (
+        "no list to validate on: relume split set/obj.data -force makes one"
+    )
 
     assert label(tmp_path / "set" / "train.txt") == ["a.png", "real.png"]
     assert label(tmp_path / "set" / "a.txt") == label(tmp_path / "set" / "real.txt")
@@ -142,6 +149,13 @@ def test_a_size_that_lies_is_not_guessed(voc: Path) -> None:
     assert label(voc / "labels" / "p0.txt") == ["1 0.25 0.5 0.5 1"]
 
 
+def test_a_picture_that_is_turned_is_told(voc: Path) -> None:
+    size = "<size><width>30</width><height>40</height></size>"
+    write_xml(voc / "Annotations" / "p0.xml", "dog", size=size)
+
+    assert "p0.jpg has 40x30, turned by EXIF or annotated so; the" in failed("import", "voc", "VOC")
+
+
 def test_a_size_of_zero_is_that_of_the_picture(voc: Path) -> None:
     write_xml(voc / "Annotations" / "p0.xml", "dog", size="")
 
@@ -162,7 +176,7 @@ def test_what_is_missing_is_counted_and_left_out(voc: Path) -> None:
         "relume: 1 pictures listed in ImageSets/Main have no annotation (p9, ...); they are left "
         "out",
         "relume: 1 annotations are in no list of ImageSets (p3, ...); they are left out",
-        "relume: VOC/Annotations/p0.xml: 1 pictures are not there ('', ...); they are left out; "
+        "relume: VOC/Annotations/p0.xml: 1 pictures are not there; they are left out; "
         "-images FOLDER if they are elsewhere",
     ]
     assert label(voc / "train.txt") == ["JPEGImages/p1.jpg", "JPEGImages/p2.jpg"]

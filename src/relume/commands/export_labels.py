@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.data.image import read_picture
+from relume.commands.picture_sizes import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
 from relume.datasets.coco import format_coco
@@ -39,7 +39,7 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError(there[0], "there already", "", "-force replaces it")
     for folder in dict.fromkeys(path.parent for path in files):
         storage.make_folder(folder)
-    for path, text in files.items():
+    for path, text in screen.each(list(files.items()), "files written"):
         storage.write_durably(path, text)
     boxes = sum(len(one.boxes) for labelled in parts.values() for one in labelled)
     screen.line(f"{len(set(every))} pictures, {boxes} boxes, {len(names)} classes: {out}")
@@ -94,9 +94,9 @@ def _voc(
 
 
 def _annotated(one: Labelled, names: tuple[str, ...], root: Path) -> tuple[Annotated, Size]:
-    height, width, _ = read_picture(one.path, 1)[0].shape
     name = Path(os.path.abspath(one.path)).relative_to(root).as_posix()  # noqa: PTH100
     if not is_text(name):
         raise DataFileError(repr(name), "the picture's name is no text", "another name")
-    things = to_things(one.boxes, (width, height), names)
-    return Annotated(name, (width, height), things, str(one.path)), (width, height)
+    size_px = picture_size_px(one.path)
+    things = to_things(one.boxes, size_px, names)
+    return Annotated(name, size_px, things, str(one.path)), size_px

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.data.image import read_picture
+from relume.commands.picture_sizes import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
 from relume.datasets.layouts import TEST, TRAIN, VALID, DataSet, read_coco, read_voc
@@ -67,20 +67,27 @@ def _import(
         files[names_path] = "".join(f"{name}\n" for name in names).encode()
     files[folder / "obj.data"] = _data_file(lists, names, seen_from(folder, names_path))
     _refuse_to_replace([*files, *(label_path(each.path) for each in there)], flags)
-    imported = _read_boxes(there, names, None if sizes is None else str(sizes), keep_flag in flags)
+    wanted = None if sizes is None else str(sizes)
+    imported = _read_boxes(there, names, wanted, keep_flag in flags, screen)
     labels = _labels(there, imported)
     storage.make_folder(folder)
     for parent in dict.fromkeys(path.parent for path in labels):
         storage.make_folder(parent)
-    for path, text in [*labels.items(), *files.items()]:
+    for path, text in screen.each([*labels.items(), *files.items()], "files written"):
         storage.write_durably(path, text)
     _tell(data_set, list(imported.values()), names, doubtful, keep_flag, screen)
     screen.line(f"written: {', '.join(map(str, files))}")
+    if len(lists) == 1:
+        screen.line(f"no list to validate on: relume split {folder / 'obj.data'} -force makes one")
     return 0
 
 
 def _read_boxes(
-    there: list[_Present], names: tuple[str, ...], sizes: str | None, keep_doubtful: bool
+    there: list[_Present],
+    names: tuple[str, ...],
+    sizes: str | None,
+    keep_doubtful: bool,
+    screen: Screen,
 ) -> dict[str, Imported]:
     """Return the boxes of every annotation, by its place."""
     classes = {name: number for number, name in enumerate(names)}
@@ -89,7 +96,7 @@ def _read_boxes(
         place: to_boxes(
             each.picture, _size_px(each.picture, each.path, sizes), classes, keep_doubtful
         )
-        for place, each in by_place.items()
+        for place, each in screen.each(list(by_place.items()), "pictures read")
     }
 
 
@@ -130,15 +137,21 @@ def _size_px(picture: Annotated, path: Path, sizes: str | None) -> Size:
     """Return the size that the boxes are meant for; two that differ are not guessed between."""
     if sizes == "annotation" and picture.size_px is not None:
         return picture.size_px
-    height, width, _ = read_picture(path, 1)[0].shape
-    if sizes is None and picture.size_px not in (None, (width, height)):
+    size_px = picture_size_px(path)
+    if sizes is None and picture.size_px not in (None, size_px):
+        turned = picture.size_px == size_px[::-1]
         raise LabelError(
             picture.place,
-            f"{'x'.join(map(str, picture.size_px or ()))}, but {path} has {width}x{height}",
+            f"{_by(picture.size_px)}, but {path} has {_by(size_px)}"
+            + ", turned by EXIF or annotated so" * turned,
             "the size that the boxes are meant for",
             "-sizes picture, or -sizes annotation",
         )
-    return width, height
+    return size_px
+
+
+def _by(size_px: Size | None) -> str:
+    return "x".join(map(str, size_px or ()))
 
 
 def _lists(there: list[_Present], folder: Path) -> dict[str, bytes]:
@@ -186,8 +199,8 @@ def _tell(
     for oddity in data_set.oddities:
         screen.warn(f"{oddity}; they are left out")
     if missing := [each.picture for each in data_set.found if each.path is None]:
+        name = f" ('{missing[0].file_name}', ...)" if missing[0].file_name else ""
         screen.warn(
-            f"{missing[0].place}: {len(missing)} pictures are not there "
-            f"('{missing[0].file_name}', ...); they are left out; -images FOLDER if they are "
-            "elsewhere"
+            f"{missing[0].place}: {len(missing)} pictures are not there{name}; they are left out; "
+            "-images FOLDER if they are elsewhere"
         )

@@ -25,8 +25,6 @@ from relume.screen import Screen
 Values = Mapping[str, str | int | float | bool]
 
 FRACTION = 0.2
-MANY = 10_000
-"""Pictures from which on reading them takes long enough to be shown."""
 TRAIN, VALID = "train.txt", "valid.txt"
 
 
@@ -141,17 +139,12 @@ def _classes(labelled: list[Labelled], digests: list[Digest]) -> dict[Digest, Cl
 
 
 def _digests(paths: list[Path], screen: Screen) -> list[Digest]:
-    progress = screen.progress(len(paths)) if len(paths) >= MANY else None
     digests = []
-    for done, path in enumerate(paths, 1):
+    for path in screen.each(paths, "pictures read"):
         try:
             digests.append(xxh3_128_intdigest(path.read_bytes()))
         except OSError as error:
             raise ImageError(path, f"cannot be read ({error.strerror})") from error
-        if progress is not None:
-            progress.at(done, "pictures read")
-    if progress is not None:
-        progress.close()
     return digests
 
 

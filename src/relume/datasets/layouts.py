@@ -61,9 +61,10 @@ def read_voc(folder: Path, images: Path | None) -> DataSet:
         picture = parse_voc(read_bytes(file), str(file))
         roots = [file.parent, *(folder / name for name in ("JPEGImages", "images", "."))]
         names = [file.stem + ending for ending in PICTURE_ENDINGS]
-        if picture.file_name:
-            names.append(PurePosixPath(picture.file_name.replace("\\", "/")).name)
-            names.append(picture.file_name)
+        inside = PurePosixPath(picture.file_name.replace("\\", "/"))
+        names.append(inside.name)
+        if leads_inside(inside):
+            names.append(str(inside))
         path = _first(names, [images, *roots] if images else roots, str(file))
         for part in parts.get(file.stem, () if parts else (TRAIN,)):
             found.append(Found(picture, part, path))
@@ -115,10 +116,15 @@ def read_bytes(path: Path) -> bytes:
         raise DataFileError(path, f"cannot be read ({error.strerror})") from error
 
 
+def leads_inside(name: PurePosixPath) -> bool:
+    """Tell whether a picture's name can only mean one below the folders it is looked for in."""
+    return not name.is_absolute() and ".." not in name.parts and is_text(str(name))
+
+
 def _first(names: Iterable[str], roots: Iterable[Path], place: str) -> Path | None:
     for name in names:
         inside = PurePosixPath(name.replace("\\", "/"))
-        if inside.is_absolute() or ".." in inside.parts or not is_text(name):
+        if not leads_inside(inside):
             needed = "a name below the folder of the pictures (-images FOLDER)"
             raise LabelError(place, f"the picture '{shown(name)}'", needed)
         for root in roots:
