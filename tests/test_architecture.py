@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "draws": set(),
     "formats": {"errors"},
     "schedule": {"draws", "formats"},
-    "spec": {"errors", "formats", "lists"},
+    "spec": {"errors", "formats", "lists", "training_set"},
+    "training_set": {"errors", "formats", "lists", "data"},
     "lists": {"errors", "formats", "checkpoint"},
     "data": {"errors", "draws", "formats", "lists"},
     "model": {"draws", "formats"},
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "screen": {"errors"},
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
-        *("train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
+        *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
         "checking",
     },
     "command_table": set(),

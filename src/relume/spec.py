@@ -13,24 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from relume.errors import DataFileError, LabelError, UsageError
+from relume.errors import DataFileError, UsageError
 from relume.formats.cfg import read_cfg, recipe_keys
 from relume.formats.data_files import (
     DataFile,
     ImageList,
-    label_path,
     read_data_file,
-    read_labels,
     read_names,
     resolve,
 )
 from relume.formats.lexer import excerpt
 from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
-from relume.lists.label_block import Summary, Tally
 from relume.lists.labels import LabelFiles
 from relume.lists.labels import never_used as never_used
-from relume.lists.long_list import read_list
+from relume.training_set import read_all_labels, read_images
 
 Warn = Callable[[str], None]
 """Takes one line of text for the person."""
@@ -100,7 +97,9 @@ class Operation:
     read_ahead: int = 3
     """Mini-batches that may lie ready before they are needed."""
     cache: Path = Path("cache")
-    """Folder of what is read once and can be had again: indexes of long lists."""
+    """Folder of what is read once and can be had again: indexes of long lists, remote files."""
+    cache_gb: float = 20.0
+    """Gigabytes of remote files that are kept."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,9 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
     check_classes(data_file, network)
     names = names_of(data_file, network)
     operation = operation_of(data_file, network, flags)
-    listed = resolve(data_file.text("train"), data_file.path)
-    images = read_list(listed, data_file.path, operation.cache, warn)
+    images = read_images(data_file, operation.cache, operation.cache_gb, warn)
     is_long = images.identity is not None
-    labels = LabelFiles(images, classes) if is_long else _read_all_labels(images, classes, warn)
+    labels = LabelFiles(images, classes) if is_long else read_all_labels(images, classes, warn)
     if network.net.written_batch != network.net.batch:
         warn(
             f"{cfg}:{network.net.line}: batch={network.net.written_batch} is not divisible by "
@@ -248,8 +246,9 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         savelast=savelast,
         saveweights=saveweights,
         keepstate=keepstate,
-        savebudget_gb=_savebudget_gb(data_file),
+        savebudget_gb=_gigabytes(data_file, "savebudget", "100", "gigabytes a day, more than 0"),
         cache=cache_folder(data_file),
+        cache_gb=_gigabytes(data_file, "cache_gb", "20", "gigabytes, more than 0"),
         workers=workers,
         bad=_choice(data_file, "bad", (STOP, SKIP), ", for pictures that cannot be decoded"),
     )
@@ -264,15 +263,15 @@ def _choice(data_file: DataFile, key: str, words: tuple[str, str], what: str) ->
     return text
 
 
-def _savebudget_gb(data_file: DataFile) -> float:
-    text = data_file.text("savebudget", "100")
+def _gigabytes(data_file: DataFile, key: str, default: str, needed: str) -> float:
+    text = data_file.text(key, default)
     try:
         gigabytes = float(text)
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < math.inf:
-        place = f"{data_file.path}:{data_file.lines['savebudget']}"
-        raise DataFileError(place, f"savebudget={text}", "gigabytes a day, more than 0")
+        place = f"{data_file.path}:{data_file.lines[key]}"
+        raise DataFileError(place, f"{key}={text}", needed)
     return gigabytes
 
 
@@ -307,60 +306,3 @@ def names_of(data_file: DataFile, cfg: Cfg) -> tuple[str, ...]:
             f"{classes}, since {cfg.path}:{cfg.heads[-1].line} says classes={classes}",
         )
     return names
-
-
-def _read_all_labels(
-    images: ImageList, classes: int, warn: Warn
-) -> tuple[npt.NDArray[np.float32], ...]:
-    labels = []
-    missing: list[Path] = []
-    useless: list[str] = []
-    for image in images.paths:
-        path = label_path(image)
-        read = read_labels(path, classes)
-        labels.append(read.boxes)
-        useless += [f"{path} box {row + 1}" for row in np.flatnonzero(never_used(read.boxes))]
-        if read.missing:
-            missing.append(path)
-    found = Summary(
-        rows=len(labels),
-        boxes=sum(map(len, labels)),
-        unlabelled=Tally(len(missing), str(missing[0]) if missing else ""),
-        unused=Tally(len(useless), useless[0] if useless else ""),
-    )
-    check_labels(images, found, warn)
-    return tuple(labels)
-
-
-def check_labels(images: ImageList, found: Summary, warn: Warn) -> None:
-    """Tell what is odd about the labels of a list.
-
-    Raises:
-        LabelError, DataFileError: what cannot be trained on.
-    """
-    if found.wrong.count:
-        more = f" (and {found.wrong.count - 1} more label files)" * (found.wrong.count > 1)
-        raise LabelError(images.path, f"{found.wrong.first}{more}", "", "correct them")
-    if found.absent.count:
-        more = f" (and {found.absent.count - 1} more)" * (found.absent.count > 1)
-        needed = "a path from the current folder, or from that of the data file"
-        raise DataFileError(
-            images.path, f"{found.absent.first} does not exist{more}", needed, "correct the list"
-        )
-    if found.unlabelled.count:
-        warn(
-            f"{images.path}: {found.unlabelled.count} of {found.rows} pictures have no label file "
-            f"({found.unlabelled.first}, ...); they are trained on as pictures without objects"
-        )
-    if found.unused.count:
-        warn(
-            f"{images.path}: {found.unused.count} boxes lie outside their picture or have no size "
-            f"({found.unused.first}, ...); they are left out, as in Darknet; a label line is "
-            "'class x y width height', relative to the picture, centre first"
-        )
-    if not found.boxes:
-        raise DataFileError(
-            images.path,
-            "no picture has a label with a box",
-            "labels as .txt beside the pictures, or in labels/ for pictures in images/train2017",
-        )

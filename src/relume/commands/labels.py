@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import closing
 
 from relume.errors import StorageError
+from relume.formats.places import RemoteFile
 from relume.lists import label_index
 from relume.lists.labels import LabelFiles
 from relume.screen import Screen
-from relume.spec import RunSpec, check_labels
+from relume.spec import RunSpec
+from relume.training_set import check_labels
 
 
 def look_through(
@@ -37,6 +39,8 @@ def look_through(
     labels, images = spec.recipe.labels, spec.recipe.images
     if not isinstance(labels, LabelFiles) or images.digest is None:
         return True
+    if isinstance(images.paths[0], RemoteFile):
+        return True  # two requests for every picture would take hours: they are read when used
     place = label_index.place_of(
         images, images.digest, data_file_path, labels.classes, spec.operation.cache
     )

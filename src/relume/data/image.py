@@ -43,7 +43,7 @@ def read_picture(
     if channels not in (1, 3):
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
     place, name = (place, f"{path} ") if place else (str(path), "")
-    content = patience.read_bytes(Path(path), place, name)
+    content = patience.read_bytes(Path(path) if isinstance(path, str) else path, place, name)
     pixels = decode_picture(content, channels)
     if pixels is None:
         found = f"{name}cannot be decoded ({len(content)} bytes)"

@@ -10,7 +10,7 @@ Not covered: pictures (data/image.py), and what the keys of a .data file do (spe
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,12 @@ import numpy.typing as npt
 from relume.errors import DataFileError, LabelError
 from relume.formats.keys import integer, words
 from relume.formats.lexer import excerpt
+from relume.formats.places import RemoteFile, remote_path
 from relume.formats.rows import Listed
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget seed sampling cache top hier bad"
+    "savebudget seed sampling cache cache_gb top hier bad"
 )
 
 _LABEL_FOLDERS = tuple(
@@ -103,6 +104,13 @@ class LabelFile:
     """There is no such file: to Darknet a picture without objects."""
 
 
+Remote = Callable[[str], Path | None]
+
+
+def all_local(entry: str) -> None:
+    """Return None: without a cache for it no entry of a list is on an object store."""
+
+
 def read_data_file(path: str | Path) -> DataFile:
     """Read a .data file: `key = value` lines, comments behind `#` or `;` at a line's beginning.
 
@@ -166,9 +174,15 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
+def read_image_list(
+    path: str | Path, data_file_path: str | Path, remote: Remote = all_local
+) -> ImageList:
     """Read a list of pictures, one path a line, and find every one of them.
 
+    Args:
+        path: of the list.
+        data_file_path: for entries that are relative to its folder.
+        remote: returns the file on an object store that an entry means, or None.
     Raises:
         DataFileError: unreadable, empty, or a picture does not exist.
     """
@@ -178,6 +192,9 @@ def read_image_list(path: str | Path, data_file_path: str | Path) -> ImageList:
     missing: list[tuple[int, str]] = []
     way = 0
     for line, entry in numbered:
+        if far := remote(entry):
+            found.append(far)
+            continue
         candidates = list(candidate_paths(entry, folder))
         # What led to the last picture nearly always leads to this one.
         candidates.insert(0, candidates[min(way, len(candidates) - 1)])
@@ -231,7 +248,10 @@ def label_path(image_path: Path) -> Path:
     if dot + ending not in PICTURE_ENDINGS:
         needed = f"one of {' '.join(PICTURE_ENDINGS)} is needed to find its labels"
         raise DataFileError(image_path, f"ends in '{dot + ending}'", needed)
-    return Path(stem + ".txt")
+    labels = stem + ".txt"
+    if isinstance(image_path, RemoteFile):
+        return remote_path(labels, image_path.read)
+    return Path(labels)
 
 
 def read_labels(path: Path, classes: int) -> LabelFile:
@@ -275,8 +295,11 @@ def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
         LabelError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
-            data = file.read()
+        if isinstance(path, RemoteFile):
+            data = path.read_bytes()
+        else:
+            with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
+                data = file.read()
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from relume.checkpoint.tensors import bytes_of
 from relume.errors import RelumeError
 from relume.formats.data_files import ImageList, label_path, parse_labels
 from relume.formats.picture_size import HEADER_BYTES, picture_size
+from relume.formats.places import is_url
 from relume.lists.labels import Boxes, label_digest, never_used
 
 MAGIC = b"relume labels 1\n"
@@ -157,6 +158,8 @@ def make_block(images: ImageList, first: int, end: int, classes: int, known: Blo
     errors: list[str] = []
     ends = np.cumsum(known.rows["boxes"]) if known else np.zeros(0, np.int64)
     for i in range(end - first):
+        if is_url(images.entries[first + i]):
+            continue  # its labels are read when they are used
         path = images.paths[first + i]
         stamp, absent = _stamp(path)
         if known and stamp and stamp == known.rows["stamp"][i]:

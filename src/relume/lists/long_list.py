@@ -26,7 +26,7 @@ import xxhash
 from relume.checkpoint import storage
 from relume.checkpoint.tensors import bytes_of
 from relume.errors import DataFileError, StorageError, Unavailable
-from relume.formats.data_files import ImageList, candidate_paths, read_image_list
+from relume.formats.data_files import ImageList, Remote, all_local, candidate_paths, read_image_list
 from relume.formats.rows import Rows
 
 COMPARED_AT_START = 100_000
@@ -60,7 +60,9 @@ class ListIndex:
     """[lines that are no entries]: how many entries stand before each."""
 
 
-def read_list(path: Path, data_file_path: str | Path, folder: Path, say: Say) -> ImageList:
+def read_list(
+    path: Path, data_file_path: str | Path, folder: Path, say: Say, remote: Remote = all_local
+) -> ImageList:
     """Read an image list of any length.
 
     Args:
@@ -68,6 +70,7 @@ def read_list(path: Path, data_file_path: str | Path, folder: Path, say: Say) ->
         data_file_path: for entries that are relative to its folder.
         folder: where indexes of long lists are kept; it need not exist.
         say: takes a line about an index that cannot be kept.
+        remote: returns the file on an object store that an entry means, or None.
     Raises:
         DataFileError: unreadable, empty, or a picture does not exist (of a long list only the
             first is looked for).
@@ -76,13 +79,13 @@ def read_list(path: Path, data_file_path: str | Path, folder: Path, say: Say) ->
         file = ListFile(path)
         digest, breaks = file.digest()
     except (OSError, ValueError):  # told by the plain reader, whose words are the known ones
-        return read_image_list(path, data_file_path)
+        return read_image_list(path, data_file_path, remote)
     if breaks < COMPARED_AT_START:
-        return read_image_list(path, data_file_path)
+        return read_image_list(path, data_file_path, remote)
     index = _kept_index(file, digest, folder, say)
     if index.count <= COMPARED_AT_START:
-        return read_image_list(path, data_file_path)
-    return image_list(file, index, data_file_path)
+        return read_image_list(path, data_file_path, remote)
+    return image_list(file, index, data_file_path, remote)
 
 
 class ListFile:
@@ -154,7 +157,9 @@ class ListFile:
         return status.st_size, status.st_mtime_ns
 
 
-def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> ImageList:
+def image_list(
+    file: ListFile, index: ListIndex, data_file_path: str | Path, remote: Remote = all_local
+) -> ImageList:
     """Return a list whose entries are read from the file when they are asked for.
 
     Raises:
@@ -176,7 +181,7 @@ def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> 
     # What leads to the first picture is tried first for all, whatever is asked for before.
     firsts = list(candidate_paths(entry(0), folder))
     way = next((i for i, path in enumerate(firsts) if os.path.exists(path)), None)  # noqa: PTH110
-    if way is None:
+    if way is None and not remote(entry(0)):
         raise DataFileError(
             f"{file.path}:{number(0)}",
             f"{entry(0)} does not exist",
@@ -185,8 +190,10 @@ def image_list(file: ListFile, index: ListIndex, data_file_path: str | Path) -> 
         )
 
     def path(row: int) -> Path:
+        if far := remote(entry(row)):
+            return far
         candidates = list(candidate_paths(entry(row), folder))
-        likely = candidates[min(way, len(candidates) - 1)]
+        likely = candidates[min(way or 0, len(candidates) - 1)]
         found = next(filter(os.path.exists, (likely, *candidates)), likely)
         return Path(found)
 

@@ -117,6 +117,7 @@ def write_data_file(plan: Plan, run: str, savelast: str) -> None:
         "backup": str(plan.backup(run)),
         "savelast": savelast,
         "saveweights": str(plan.saveweights),
+        "cache": str(plan.spec.operation.cache),
     }
     text = "".join(f"{key} = {value}\n" for key, value in values.items())
     storage.write_durably(plan.data(run), text.encode("utf-8", "surrogateescape"))
