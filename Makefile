@@ -19,6 +19,7 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.checkpoints
+	$(BIN)/python -m benchmarks.loading
 
 prove: .venv/installed
 	$(BIN)/python -m tests.prove

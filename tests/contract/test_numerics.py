@@ -13,7 +13,7 @@ from relume.train.environment import declare, differences
 from tests.contract.small_runs import CPU, adam_cfg, sgd_cfg, train_until, write_run
 
 ENVIRONMENT = {
-    "numerics": "2",
+    "numerics": "3",
     "torch": "2.13.0+cpu",
     "numpy": "2.4.6",
     "opencv": "4.14.0",

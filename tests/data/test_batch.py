@@ -152,7 +152,7 @@ def test_a_mixed_up_sample_is_two_augmented_pictures(source: Source) -> None:
         sample = load_sample(mixed, position, 96, 64)
         parts = []
         for number, index in enumerate(sample.indices):
-            picture, _ = read_picture(source.image_paths[index], 3)
+            picture = read_picture(source.image_paths[index], 3).pixels
             size_px = (picture.shape[1], picture.shape[0])
             plan = draw_plan(NET, HEAD, size_px, (96, 64), source.seed, position, number)
             truths = apply_to_truths(source.labels[index], plan, *size_px, 96, 64, HEAD.max)

@@ -71,7 +71,7 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     status = 0
     for path in arguments[3:] or _asked_for(screen):
         try:
-            picture, _ = read_picture(path, cfg.net.channels)
+            picture = read_picture(path, cfg.net.channels).pixels
         except ImageError as error:
             screen.error(str(error))
             status = NOT_ALL

@@ -20,5 +20,5 @@ def picture_size_px(path: Path) -> tuple[int, int]:
         raise ImageError(path, f"cannot be read ({error.strerror})") from error
     if size is not None:
         return size
-    height, width, _ = read_picture(path, 1)[0].shape
+    width, height = read_picture(path, 1).size_px
     return width, height

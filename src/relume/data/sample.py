@@ -1,17 +1,19 @@
 """One sample: the pictures that stand at a position, each augmented for itself, put together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from relume.data import mixup, mosaic
 from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.blur import apply_blur
-from relume.data.image import IMPATIENT, Pixels, read_picture
+from relume.data.image import IMPATIENT, Picture, Pixels, read_picture, whole
 from relume.data.mixing import Mixing, draw_mixing
 from relume.data.noise import apply_noise
 from relume.data.order import rows_for
 from relume.data.patience import Patience
+from relume.data.reduction import reduced_plan, reduction_for
 from relume.errors import ImageError, Undecodable
 from relume.formats.data_files import parse_labels
 from relume.formats.rows import Listed
@@ -121,24 +123,37 @@ def _load_part(
     patience: Patience,
 ) -> Part:
     """Return one picture of a sample, in the size of the net's input."""
-    head = source.head
-    index, pixels, boxes, digest, skipped = read_usable(source, position, picture, patience)
-    height_px, width_px, _ = pixels.shape
-    plan = draw_plan(
-        source.net, head, (width_px, height_px), input_px, source.seed, position, picture
+    head, seed = source.head, source.seed
+
+    @cache  # asked once while the picture is read, once when it is there
+    def plan_of(width_px: int, height_px: int) -> Plan:
+        plan = draw_plan(source.net, head, (width_px, height_px), input_px, seed, position, picture)
+        if mixing.pictures == 4:
+            return mosaic.moved_to_corner(plan, picture, seed, position)
+        return plan
+
+    def reduction_of(width_px: int, height_px: int) -> int:
+        return reduction_for(plan_of(width_px, height_px), (width_px, height_px), input_px)
+
+    index, read, boxes, digest, skipped = read_usable(
+        source, position, picture, patience, reduction_of
     )
-    if mixing.pictures == 4:
-        plan = mosaic.moved_to_corner(plan, picture, source.seed, position)
-    truths = apply_to_truths(boxes, plan, width_px, height_px, *input_px, head.max)
-    image = apply_blur(apply_to_pixels(pixels, plan, *input_px), truths, plan.blur)
+    plan = plan_of(*read.size_px)
+    truths = apply_to_truths(boxes, plan, *read.size_px, *input_px, head.max)
+    image = apply_to_pixels(read.pixels, reduced_plan(plan, read.size_px, read.pixels), *input_px)
+    image = apply_blur(image, truths, plan.blur)
     image = apply_noise(image, plan.gaussian_noise, plan.noise)
-    return Part(image, truths, (width_px, height_px), plan, index, digest, skipped)
+    return Part(image, truths, read.size_px, plan, index, digest, skipped)
 
 
 def read_usable(
-    source: Source, position: int, picture: int, patience: Patience
-) -> tuple[int, Pixels, Boxes, int, dict[int, int]]:
-    """Return row, pixels, boxes and digest of a picture of a sample, and those skipped for it.
+    source: Source,
+    position: int,
+    picture: int,
+    patience: Patience,
+    reduction_of: Callable[[int, int], int] = whole,
+) -> tuple[int, Picture, Boxes, int, dict[int, int]]:
+    """Return row, picture, boxes and digest of a picture of a sample, and those skipped for it.
 
     Whether a picture can be decoded is a matter of its bytes, so all of this is a function of
     (source, position, picture, the bytes of the files): the same in every thread and after
@@ -152,8 +167,8 @@ def read_usable(
     for row in rows_for(source.seed, position, size, picture, source.with_replacement):
         path, place = source.image_paths[row], source.places[row]
         try:
-            pixels, digest = read_picture(path, source.net.channels, place, patience)
-            return row, pixels, *_with_labels(source, row, digest, patience), skipped
+            read = read_picture(path, source.net.channels, place, patience, reduction_of)
+            return row, read, *_with_labels(source, row, read.digest, patience), skipped
         except Undecodable as error:
             if not source.skips_bad:
                 remedy = f"{error.remedy}, or set bad=skip in the data file"
