@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": set(),
     "datasets": {"errors", "draws", "formats", "figures"},
     "checking": {
-        *("errors", "formats", "schedule", "spec", "data", "datasets", "checkpoint"),
+        *("errors", "formats", "schedule", "spec", "lists", "data", "datasets", "checkpoint"),
     },
     "drawing": set(),
     "contact_sheet": {"drawing"},

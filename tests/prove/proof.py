@@ -24,8 +24,9 @@ from tests.prove.ledger import ROOT, Ledger, digest_of_source
 from tests.prove.piece import Outcome, Piece, leave
 
 FOLDER = ROOT / ".prove"
-LONG_TESTS = tuple(
-    f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")
+LONG_TESTS = (
+    *(f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")),
+    "tests/checking/test_fuzz.py",
 )
 """All files that hold a test marked `long`."""
 PROMISED = {

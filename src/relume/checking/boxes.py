@@ -34,9 +34,7 @@ def findings_of_boxes(found: BoxSet, names: Sequence[str], place: str) -> Iterat
         names: of the classes.
         place: the list, for what concerns all of it.
     """
-    useless = never_used(found.boxes)
-    yield from _useless(found, useless)
-    yield from _over_the_edge(found, ~useless)
+    yield from _over_the_edge(found, ~never_used(found.boxes))
     yield from _twice(found)
     yield from _balance(found, names, place)
 
@@ -64,7 +62,9 @@ def findings_of_sizes(found: BoxSet, cfg: Cfg, place: str) -> Iterator[Finding]:
     yield from _anchors(found, useful, shapes, cfg, place)
 
 
-def _useless(found: BoxSet, useless: Mask) -> Iterator[Finding]:
+def useless_boxes(found: BoxSet) -> Iterator[Finding]:
+    """Yield the boxes that no augmentation can bring into the picture."""
+    useless = never_used(found.boxes)
     remedy = "a label line is: class x y width height, relative to the picture, centre first"
     for row in np.flatnonzero(useless).tolist():
         _, x, y, w, h = found.boxes[row].tolist()

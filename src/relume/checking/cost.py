@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checking.findings import Finding, Verdict
-from relume.formats.sections import Cfg
+from relume.formats.layer_shapes import layer_sizes
+from relume.formats.sections import Cfg, Convolutional
 from relume.formats.weights import layout
 from relume.schedule import input_size
 from relume.spec import Operation
@@ -41,6 +42,19 @@ class Trial:
 def parameter_bytes(cfg: Cfg) -> int:
     """Return the bytes of all arrays of a weights file."""
     return sum(spec.size_bytes for spec in layout(cfg))
+
+
+def least_bytes(cfg: Cfg) -> int:
+    """Return what training on one image at the cfg's own size takes at the very least.
+
+    Weights, gradients and momentum; and the output of every convolution, kept for backward.
+    """
+    net = cfg.net
+    sizes = layer_sizes(cfg, net.width, net.height)
+    held = net.channels * net.width * net.height
+    for layer, (channels, height, width) in zip(cfg.layers, sizes, strict=True):
+        held += channels * height * width * isinstance(layer, Convolutional)
+    return 3 * parameter_bytes(cfg) + 4 * held
 
 
 def largest_size(cfg: Cfg, seed: int) -> tuple[int, int]:
@@ -81,6 +95,16 @@ def seconds_left(cfg: Cfg, seed: int, trial: Trial, done: int, load_s: float) ->
         return 0.0
     per_image = max(trial.seconds / trial.pixels * sum(areas) / len(areas), load_s)
     return len(left) * net.batch * per_image
+
+
+def too_large(cfg: Cfg, free_bytes: int) -> Finding | None:
+    """Return that one image alone does not fit into memory, if it does not."""
+    least = least_bytes(cfg)
+    if least <= free_bytes:
+        return None
+    what = "one image at a time takes more memory than is free"
+    detail = f"at least {_size(least)}; {_size(free_bytes)} are free"
+    return Finding(WARNING, what, cfg.path, detail, "lower width and height, or take another net")
 
 
 def findings_of_cost(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from relume.checking.boxes import findings_of_boxes, findings_of_sizes
+from relume.checking.boxes import findings_of_boxes, findings_of_sizes, useless_boxes
 from relume.checking.findings import Finding, Verdict
 from relume.checking.labels import BoxSet, Labels, box_set, read_all_lines
 from relume.checking.lists import Entry, PictureList
@@ -84,6 +84,7 @@ def findings_of_training_boxes(
         remedy = "labels as .txt beside the pictures, or in labels/ for those in images/train2017"
         yield Finding(ERROR, what, place, "", remedy)
         return
+    yield from useless_boxes(found)
     yield from findings_of_boxes(found, names, place)
     if cfg is not None:
         yield from findings_of_sizes(found, cfg, place)

@@ -189,10 +189,6 @@ def findings_of_cfg(cfg: Cfg, names: tuple[str, ...], pictures: int) -> Iterator
     def place(key: str) -> str:
         return f"{cfg.path}:{section.line_of(key)}"
 
-    if net.written_batch != net.batch:
-        what = "batch is not divisible by subdivisions, and is made smaller, as Darknet does"
-        detail = f"batch={net.written_batch}, subdivisions={net.subdivisions}: trains {net.batch}"
-        yield Finding(WARNING, what, place("batch"), f"{detail} images per iteration")
     if net.batch == 1:
         what = "batch=1: every iteration learns from a single picture; is this a cfg for detection?"
         remedy = "batch=64 and as many subdivisions as memory asks for are usual"
@@ -214,6 +210,16 @@ def findings_of_cfg(cfg: Cfg, names: tuple[str, ...], pictures: int) -> Iterator
 
 def _epochs(epochs: float) -> str:
     return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+
+
+def batch_made_smaller(cfg: Cfg) -> Iterator[Finding]:
+    """Yield that `batch` is not what the cfg says, if it is not."""
+    net = cfg.net
+    if net.written_batch != net.batch:
+        line = split_sections(cfg.text, cfg.path)[0].line_of("batch")
+        what = "batch is not divisible by subdivisions, and is made smaller, as Darknet does"
+        detail = f"batch={net.written_batch}, subdivisions={net.subdivisions}: trains {net.batch}"
+        yield Finding(WARNING, what, f"{cfg.path}:{line}", f"{detail} images per iteration")
 
 
 def _schedule(cfg: Cfg, section: Section) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from relume.checking.cost import (
     findings_of_cost,
     findings_of_disk,
     free_memory_bytes,
+    too_large,
 )
 from relume.checking.data_set import (
     DataSet,
@@ -29,7 +30,7 @@ from relume.checking.findings import Finding, Group, Verdict, grouped, of_error,
 from relume.checking.known import KnownPictures, format_known, known_path, read_known
 from relume.checking.lists import PictureList, read_list, same_list
 from relume.checking.pictures import same_contents, sizes_finding
-from relume.checking.settings import Settings, findings_of_cfg, read_settings
+from relume.checking.settings import Settings, batch_made_smaller, findings_of_cfg, read_settings
 from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good
 from relume.commands.train import compute_device
@@ -180,6 +181,7 @@ def _check_run(found: Check, weights: str | None, flags: Mapping[str, Value]) ->
     if cfg is None:
         return
     pictures = len(found.train.pictures.entries) if found.train else 0
+    found.findings += batch_made_smaller(cfg)
     found.findings += findings_of_cfg(cfg, settings.names, pictures)
     if operation is not None:
         _check_folder_of_run(found, cfg)
@@ -243,13 +245,15 @@ def _cost(found: Check, cfg: Cfg, flags: Mapping[str, Value]) -> list[Finding]:
     if found.settings.data_file is not None:
         with suppress(DataFileError):
             seed = found.settings.data_file.integer("seed", 0)
+    free = environment.free_memory_bytes(device) or free_memory_bytes()
+    if too := too_large(cfg, free):
+        return [too]
     try:
         trial = _trial(cfg, device)
     except (RuntimeError, MemoryError) as error:  # PyTorch's: no memory
         what = "one subdivision could not be trained on this machine"
         remedy = "raise subdivisions, or lower width and height"
         return [Finding(WARNING, what, cfg.path, str(error).partition("\n")[0], remedy)]
-    free = environment.free_memory_bytes(device) or free_memory_bytes()
     return list(findings_of_cost(cfg, seed, trial, free, found.done, found.load_s))
 
 

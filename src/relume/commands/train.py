@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from relume.checking.before_training import told_of_known_pictures, warnings_before_training
 from relume.checkpoint import storage
 from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
@@ -55,6 +56,8 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
             if not look_through(spec, data, processors, screen, stop.is_due, say):
                 say("stopped before all labels were looked through; the same command goes on")
                 return TEMPORARY_FAILURE
+            for text in told_of_known_pictures(spec):
+                say(text)
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
             start = starting_state(spec, start_flags, declared, say)
@@ -66,6 +69,9 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
                 say("stopped before anything was trained; the same command goes on")
                 return TEMPORARY_FAILURE
             start = known
+            if start.reached == (0, 0):
+                for text in warnings_before_training(spec):
+                    say(text)
             say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
             with _tensor_digests(flags, start, say) as digests:
                 return _run(spec, start, stop, device, screen, note, say, digests)
