@@ -248,7 +248,7 @@ def test_many_items_are_counted_and_few_are_not(
     monkeypatch.setattr(screen_module, "MANY", 20)
     few, many = list(range(19)), list(range(20))
 
-    assert list(Screen().each(few, "read")) == few
+    assert list(Screen().each(few, 19, "read")) == few
     assert capsys.readouterr().out == ""
-    assert list(Screen().each(many, "read")) == many
+    assert list(Screen().each(many, 20, "read")) == many
     assert capsys.readouterr().out.splitlines()[-1] == "read: 20/20"

@@ -134,6 +134,8 @@ COMMANDS = (
             "-show": Flag(bool, "accepted for Darknet's sake; the picture is written anyway"),
             "-dont_show": DONT_SHOW,
         },
+        more="Put the anchors into every [yolo] of the cfg, with num = N; relume make-cfg does "
+        "that by itself.",
     ),
     Command(
         "split",

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
@@ -95,9 +95,9 @@ class Screen:
         self._bar = StepProgress(total)
         return self._bar
 
-    def each(self, items: Sequence[Item], text: str) -> Iterator[Item]:
-        """Yield the items; of MANY it shows how many are done."""
-        progress = self.progress(len(items)) if len(items) >= MANY else None
+    def each(self, items: Iterable[Item], total: int, text: str) -> Iterator[Item]:
+        """Yield the items, so many; of MANY it shows how many are done."""
+        progress = self.progress(total) if total >= MANY else None
         for done, item in enumerate(items, 1):
             yield item
             if progress is not None:

@@ -214,6 +214,21 @@ def test_coco_with_a_folder_per_split_and_gaps_in_the_ids(
     assert label(folder / "labels" / "val2017" / "0.txt") == ["0 0.25 0.5 0.5 1"]
 
 
+def test_a_json_file_beside_the_pictures_of_each_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, part in enumerate(("train", "valid", "test")):
+        write_picture(tmp_path / "set" / part / "a.jpg", number)
+        coco_file(tmp_path / "set" / part / "_annotations.coco.json", ["a.jpg"])
+
+    assert relume("import", "coco", "set").status == 0
+
+    parts = {part: label(tmp_path / "set" / f"{part}.txt") for part in ("train", "valid", "test")}
+    assert parts == {part: [f"{part}/a.jpg"] for part in parts}
+    assert label(tmp_path / "set" / "valid" / "a.txt") == ["0 0.25 0.5 0.5 1"]
+
+
 def test_a_single_json_file_with_pictures_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

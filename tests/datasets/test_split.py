@@ -32,7 +32,7 @@ def test_a_picture_counts_for_its_rarest_class() -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(start=CONTENTS, added=CONTENTS, again=CONTENTS, fractions=st.tuples(*[FRACTIONS] * 3))
 def test_adding_pictures_moves_none_however_often_and_with_whatever_fraction(
     start: dict[Digest, Classes],
@@ -51,7 +51,7 @@ def test_adding_pictures_moves_none_however_often_and_with_whatever_fraction(
         sides = grown
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(contents=CONTENTS, fraction=FRACTIONS)
 def test_a_first_split_gives_every_class_its_fraction_to_half_a_picture(
     contents: dict[Digest, Classes], fraction: float

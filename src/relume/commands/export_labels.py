@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relume.checkpoint import storage
+from relume.checkpoint.many_files import write_each_durably
 from relume.commands.picture_sizes import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
@@ -39,8 +40,9 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError(there[0], "there already", "", "-force replaces it")
     for folder in dict.fromkeys(path.parent for path in files):
         storage.make_folder(folder)
-    for path, text in screen.each(list(files.items()), "files written"):
-        storage.write_durably(path, text)
+    written = write_each_durably(files)
+    for _ in screen.each(written, len(files), "files written"):
+        pass
     boxes = sum(len(one.boxes) for labelled in parts.values() for one in labelled)
     screen.line(f"{len(set(every))} pictures, {boxes} boxes, {len(names)} classes: {out}")
     order = f" -names {names_path}" if form == "voc" else ""

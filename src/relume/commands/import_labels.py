@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import storage
+from relume.checkpoint.many_files import write_each_durably
 from relume.commands.picture_sizes import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
@@ -73,8 +74,9 @@ def _import(
     storage.make_folder(folder)
     for parent in dict.fromkeys(path.parent for path in labels):
         storage.make_folder(parent)
-    for path, text in screen.each([*labels.items(), *files.items()], "files written"):
-        storage.write_durably(path, text)
+    written = write_each_durably(labels | files)
+    for _ in screen.each(written, len(labels) + len(files), "files written"):
+        pass
     _tell(data_set, list(imported.values()), names, doubtful, keep_flag, screen)
     screen.line(f"written: {', '.join(map(str, files))}")
     if len(lists) == 1:
@@ -96,7 +98,7 @@ def _read_boxes(
         place: to_boxes(
             each.picture, _size_px(each.picture, each.path, sizes), classes, keep_doubtful
         )
-        for place, each in screen.each(list(by_place.items()), "pictures read")
+        for place, each in screen.each(by_place.items(), len(by_place), "pictures read")
     }
 
 

@@ -140,7 +140,7 @@ def _classes(labelled: list[Labelled], digests: list[Digest]) -> dict[Digest, Cl
 
 def _digests(paths: list[Path], screen: Screen) -> list[Digest]:
     digests = []
-    for path in screen.each(paths, "pictures read"):
+    for path in screen.each(paths, len(paths), "pictures read"):
         try:
             digests.append(xxh3_128_intdigest(path.read_bytes()))
         except OSError as error:
