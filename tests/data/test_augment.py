@@ -354,6 +354,67 @@ def test_boxes_follow_the_pixels(plan: Plan, left: int, top: int, w: int, h: int
     np.testing.assert_allclose(told, found, atol=1.01)
 
 
+@settings(deadline=None, max_examples=40)
+@given(CUTS, st.sampled_from([1, 3]))
+def test_cuts_and_flips_of_pixels_invert(plan: Plan, channels: int) -> None:
+    """Cut without resizing, then cut back: what was seen is the picture again."""
+    picture = noise(90, 120, channels)
+    width, height = 120 - plan.pleft - plan.pright, 90 - plan.ptop - plan.pbot
+    left, right = (plan.pright, plan.pleft) if plan.flip else (plan.pleft, plan.pright)
+    back = Plan(-left, -plan.ptop, -right, -plan.pbot, plan.flip)
+
+    again = apply_to_pixels(apply_to_pixels(picture, plan, width, height), back, 120, 90)
+
+    rows = slice(max(plan.ptop, 0), 90 - max(plan.pbot, 0))
+    columns = slice(max(plan.pleft, 0), 120 - max(plan.pright, 0))
+    np.testing.assert_array_equal(again[rows, columns], picture[rows, columns])
+
+
+@settings(deadline=None)
+@given(CUTS, *[st.floats(0.0625, 0.25, width=32)] * 2, *[st.floats(0.25, 0.75, width=32)] * 2)
+def test_cuts_and_flips_of_boxes_invert(plan: Plan, w: float, h: float, x: float, y: float) -> None:
+    """A box that is not cut comes back to where it was."""
+    width, height = 120 - plan.pleft - plan.pright, 90 - plan.ptop - plan.pbot
+    left, right = (plan.pright, plan.pleft) if plan.flip else (plan.pleft, plan.pright)
+    back = Plan(-left, -plan.ptop, -right, -plan.pbot, plan.flip)
+    box = boxes_of((3, x, y, w, h))
+    starts, ends = box[0, 1:3] - box[0, 3:5] / 2, box[0, 1:3] + box[0, 3:5] / 2
+    is_whole = (starts * (120, 90) >= (plan.pleft, plan.ptop)).all()
+    is_whole &= (ends * (120, 90) <= (120 - plan.pright, 90 - plan.pbot)).all()
+
+    cut = apply_to_truths(box, plan, 120, 90, 4000, 4000, 9)
+    again = apply_to_truths(cut, back, width, height, 4000, 4000, 9)
+
+    if is_whole and (starts >= 0).all() and (ends <= 1).all():
+        np.testing.assert_allclose(again, box, atol=1e-6)  # float32, a few roundings
+
+
+def chi_square(values: list[float], low: float, high: float) -> float:
+    """Return how far values are from a uniform distribution: 9 degrees of freedom."""
+    counts, _ = np.histogram(values, bins=10, range=(low, high))
+    assert counts.sum() == len(values)
+    return float(((counts - len(values) / 10) ** 2 / (len(values) / 10)).sum())
+
+
+def test_cuts_and_colours_are_distributed_as_darknet_draws_them() -> None:
+    plans = [plan_of(NET, 0.25, 1.0, 4000, 4000, 6, position) for position in range(3000)]
+    uniform: dict[str, tuple[list[float], float, float]] = {
+        "pleft": ([plan.pleft for plan in plans], -1000, 1000),
+        "pright": ([plan.pright for plan in plans], -1000, 1000),
+        "ptop": ([plan.ptop for plan in plans], -1000, 1000),
+        "pbot": ([plan.pbot for plan in plans], -1000, 1000),
+        "hue": ([plan.hue for plan in plans], -0.1, 0.1000001),
+    }
+    for name in ("saturation", "exposure"):  # uniform above 1, and so are the inverses below
+        factors = [getattr(plan, name) for plan in plans]
+        uniform[f"{name} up"] = ([f for f in factors if f > 1], 1, 1.5000001)
+        uniform[f"{name} down"] = ([1 / f for f in factors if f <= 1], 0.9999999, 1.5000001)
+        # 1500 expected, standard deviation 27.
+        assert 1390 < len(uniform[f"{name} up"][0]) < 1610
+    for name, (values, low, high) in uniform.items():
+        assert chi_square(values, low, high) < 33.7, name  # 99.99 % lie below
+
+
 def test_small_outside_and_wrong_boxes_are_dropped() -> None:
     good = (1.0, 0.5, 0.5, 0.25, 0.25)
     boxes = boxes_of(

@@ -46,6 +46,12 @@ def variant(number: int, max_batches: int) -> Variant:
         "resize_step": 16,
         "yolo": {"jitter": 0.3, "random": (1, 1, 0)[number % 3]},
     }
+    mixed: tuple[dict[str, object], ...] = (
+        {},
+        {"mosaic": 1, "mosaic_bound": 1, "blur": 3},
+        {"mixup": 1, "letter_box": 1, "gaussian_noise": 20},
+    )
+    options |= mixed[number // 4 % 3]
     if number % 2:
         options |= {"adam": 1, "B1": 0.9, "B2": 0.999}
     if number // 2 % 2:
@@ -54,7 +60,9 @@ def variant(number: int, max_batches: int) -> Variant:
         cfg_text = small_cfg(dropout=(0.2, 0.0)[number // 4 % 2], **options)  # type: ignore[arg-type]
     savelast = ("savelast = 1\n", "savelast = auto\n", "savelast = 3\n")[number // 2 % 3]
     keepstate = ("", "keepstate = 1\n", "", "keepstate = 2\n")[number % 4]
-    keys = f"saveweights = {(4, 7, 5)[number % 3]}\n{savelast}{keepstate}seed = {number}\n"
+    sampling = ("", "sampling = replacement\n")[number // 5 % 2]
+    keys = f"saveweights = {(4, 7, 5)[number % 3]}\n{savelast}{keepstate}{sampling}"
+    keys += f"seed = {number}\n"
     return Variant(cfg_text, keys, workers=(0, 1, 3)[number // 3 % 3])
 
 
