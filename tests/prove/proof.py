@@ -27,6 +27,7 @@ FOLDER = ROOT / ".prove"
 LONG_TESTS = (
     *(f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")),
     "tests/checking/test_fuzz.py",
+    "tests/data/test_order_of_every_size.py",
 )
 """All files that hold a test marked `long`."""
 PROMISED = {
