@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"errors", "draws", "formats", "figures"},
     "checking": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "datasets", "checkpoint"),
+        "training_set",
     },
     "drawing": set(),
     "contact_sheet": {"drawing"},

@@ -248,7 +248,7 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         keepstate=keepstate,
         savebudget_gb=_gigabytes(data_file, "savebudget", "100", "gigabytes a day, more than 0"),
         cache=cache_folder(data_file),
-        cache_gb=_gigabytes(data_file, "cache_gb", "20", "gigabytes, more than 0"),
+        cache_gb=cache_gigabytes(data_file),
         workers=workers,
         bad=_choice(data_file, "bad", (STOP, SKIP), ", for pictures that cannot be decoded"),
     )
@@ -261,6 +261,15 @@ def _choice(data_file: DataFile, key: str, words: tuple[str, str], what: str) ->
         place = f"{data_file.path}:{data_file.lines[key]}"
         raise DataFileError(place, f"{key}={excerpt(text)}", f"{' or '.join(words)}{what}")
     return text
+
+
+def cache_gigabytes(data_file: DataFile) -> float:
+    """Return `cache_gb`, the gigabytes of remote files that are kept.
+
+    Raises:
+        DataFileError: the value is none.
+    """
+    return _gigabytes(data_file, "cache_gb", "20", "gigabytes, more than 0")
 
 
 def _gigabytes(data_file: DataFile, key: str, default: str, needed: str) -> float:

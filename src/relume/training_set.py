@@ -17,6 +17,7 @@ from relume.formats.data_files import (
     DataFile,
     ImageList,
     LabelFile,
+    Remote,
     label_path,
     parse_labels,
     read_labels,
@@ -46,19 +47,31 @@ def read_images(data_file: DataFile, cache: Path, cache_gb: float, warn: Warn) -
         DataFileError: the list cannot be read, or a picture does not exist.
         Unavailable: a store does not give it.
     """
+    path, remote = list_on_disk("train", data_file, cache, cache_gb, warn)
+    images = read_list(path, data_file.path, cache, warn, remote)
     text = data_file.text("train")
+    return replace(images, path=text) if is_url(text) else images
+
+
+def list_on_disk(
+    key: str, data_file: DataFile, cache: Path, cache_gb: float, warn: Warn
+) -> tuple[Path, Remote]:
+    """Return where the list that `key` names can be read, and what finds its remote entries.
+
+    Raises:
+        DataFileError: there is no such list.
+        Unavailable: a store does not give it.
+    """
+    text = data_file.text(key)
     store = Store(cache / "store", int(cache_gb * 1e9), warn)
     if not is_url(text):
-        path = resolve(text, data_file.path)
-        return read_list(path, data_file.path, cache, warn, entries_on(store))
+        return resolve(text, data_file.path), entries_on(store)
     # What comes by this way is the name of a local copy.
     copied = remote_path(text, lambda url: os.fsencode(store.copy_of_list(url)))
     name = Patience(PAUSES_S, say=warn).read_if_there(copied, data_file.path)
     if name is None:
         raise DataFileError(text, "does not exist", "a list of pictures")
-    path = Path(os.fsdecode(name))
-    images = read_list(path, data_file.path, cache, warn, entries_on(store, text))
-    return replace(images, path=text)
+    return Path(os.fsdecode(name)), entries_on(store, text)
 
 
 def read_all_labels(images: ImageList, classes: int, warn: Warn) -> tuple[Boxes, ...]:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from relume.checking import pictures
@@ -416,6 +417,37 @@ def test_what_is_known_of_pictures_is_kept_by_content_and_made_anew_if_damaged(
     for content in (bytes(data), b"", b"[]", b"{", b'{"content":{},"xxh3-128":""}'):
         known.write_bytes(content)
         assert checked()[0] == 8
+
+
+def test_pictures_on_an_object_store_are_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", CFG))
+    system = fsspec.filesystem("memory")
+    for path in Path("img").iterdir():
+        system.pipe_file(f"/check/img/{path.name}", path.read_bytes())
+    system.pipe_file("/check/img/0002.jpg", b"none")
+    system.rm("/check/img/0003.txt")
+    system.pipe_file("/check/img/0004.txt", b"9 .5 .5 .2 .2\n")
+    entries = [f"img/000{i}.jpg\n" for i in range(1, 7)]
+    system.pipe_file("/check/train.txt", "".join(entries).encode())
+    text = Path("obj.data").read_text().replace("train.txt", "memory://check/train.txt")
+    Path("obj.data").write_text(text)
+
+    ended = check("obj.data", "net.cfg", "-json")
+    fixing = check("obj.data", "net.cfg", "-fix", "fixed")
+
+    system.rm("/check", recursive=True)
+    found = found_by(ended)
+    errors = {w for many in found.values() for w in many if w[0] == "error"}
+    assert ended.status == 2
+    assert {place for _, place, _ in errors} == {
+        "memory://check/train.txt:2",
+        "memory://check/img/0004.txt:1",
+    }
+    what = "a picture has no label file, and is trained on as one without objects"
+    assert found[what] == [("warning", "memory://check/img/0003.txt", "")]
+    assert "the pictures are on an object store" in fixing.error
 
 
 @needs_shared

@@ -21,11 +21,11 @@ FEW = {
     "known": 20,
 }
 MANY = {
-    "labels": 45_000,
-    "lists": 25_000,
-    "names": 12_000,
-    "data": 20_000,
-    "cfgs": 8_000,
+    "labels": 55_000,
+    "lists": 30_000,
+    "names": 6_000,
+    "data": 8_000,
+    "cfgs": 4_000,
     "pictures": 20_000,
     "known": 2_000,
 }
@@ -75,4 +75,4 @@ def test_the_command_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.long
 def test_the_command_answers_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command(tmp_path, 500, seed=2)
+    command(tmp_path, 200, seed=2)

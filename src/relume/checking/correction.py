@@ -20,6 +20,7 @@ from relume.checking.settings import Settings
 from relume.checkpoint import storage
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
+from relume.formats.places import RemoteFile
 from relume.spec import never_used
 
 DATA_FILE, NAMES, PICTURES = "obj.data", "obj.names", "img"
@@ -63,6 +64,9 @@ def write_corrected(
         StorageError: the disk refuses.
         DataFileError: nothing would be left.
     """
+    if any(isinstance(member.looked.path, RemoteFile) for member in train.members):
+        needed = "pictures on a disk, which can be linked"
+        raise UsageError("-fix", "the pictures are on an object store", needed)
     done, used, seen = Corrected(), Counter[str](), set[object]()
     target = folder.resolve()
     lists = {}

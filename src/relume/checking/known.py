@@ -4,7 +4,6 @@ Nothing depends on it: it is made anew where it is missing, damaged, or of anoth
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 import xxhash
 
+from relume.checking.lists import whole_name
 from relume.checking.pictures import Facts, Looked, decoder
+from relume.formats.places import RemoteFile
 
 FORMAT = 1
 
@@ -45,13 +46,15 @@ class KnownPictures:
             return []
         rows = []
         for row, path in enumerate(paths):
-            file = suspects.get(os.path.abspath(path))  # noqa: PTH100
+            file = suspects.get(whole_name(path))
             if file is not None and _is_as_it_was(path, file):
                 rows.append(row)
         return rows
 
 
 def _is_as_it_was(path: Path, file: KnownFile) -> bool:
+    if isinstance(path, RemoteFile):
+        return True  # what the store says now is looked at
     try:
         status = path.stat()
     except OSError:
@@ -84,8 +87,7 @@ def format_known(looked: Iterable[Looked], channels: int) -> bytes:
     for one in looked:
         if one.facts is not None:
             facts[one.facts.digest] = asdict(one.facts)
-            path = os.path.abspath(one.path)  # noqa: PTH100
-            files[path] = [one.file_bytes, one.modified_ns, one.facts.digest]
+            files[whole_name(one.path)] = [one.file_bytes, one.modified_ns, one.facts.digest]
     content = {"head": _head(channels), "facts": list(facts.values()), "files": files}
     text = json.dumps({"xxh3-128": _digest(content), "content": content}, separators=(",", ":"))
     return text.encode() + b"\n"

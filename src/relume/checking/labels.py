@@ -1,5 +1,6 @@
 """Label files, every line of them: the boxes that can be read, and what is wrong with the rest."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from relume.checking.findings import Finding, Verdict
 from relume.errors import LabelError
 from relume.formats.data_files import label_lines, label_path, parse_box
+from relume.formats.places import RemoteFile
 
 ERROR, WARNING, NOTE = Verdict
 Boxes = npt.NDArray[np.float32]
@@ -62,15 +64,17 @@ def read_all_lines(picture: Path, classes: int | None) -> tuple[Labels, list[Fin
 
 
 def _missing(path: Path, picture: Path) -> Finding:
+    what = "a picture has no label file, and is trained on as one without objects"
+    remedy = "label it; or, if nothing is to be found in it, give it an empty label file"
+    if isinstance(path, RemoteFile):
+        return Finding(WARNING, what, str(path), "", remedy)
     others = [path.with_suffix(".TXT"), path.with_name(picture.name + ".txt")]
     parts = list(path.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         others.append(Path(*parts))
-    other = next((other for other in others if other.exists()), None)
-    what = "a picture has no label file, and is trained on as one without objects"
+    other = next((other for other in others if os.path.exists(other)), None)  # noqa: PTH110
     detail = f"not there, but there is {other}" if other else ""
-    remedy = "label it; or, if nothing is to be found in it, give it an empty label file"
     return Finding(WARNING, what, str(path), detail, remedy)
 
 

@@ -1,15 +1,18 @@
 """The lists of pictures that a data file names: every line, whether it leads to a file or not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checking.findings import Finding, Verdict, of_error
 from relume.checking.paths import explained
-from relume.errors import DataFileError
+from relume.errors import DataFileError, RelumeError
 from relume.formats.data_files import DataFile, label_path, listed_entries, resolve
 from relume.formats.lexer import excerpt
+from relume.formats.places import RemoteFile, is_url
+from relume.spec import cache_folder, cache_gigabytes
+from relume.training_set import list_on_disk
 
 ERROR, WARNING, NOTE = Verdict
 
@@ -38,56 +41,69 @@ class PictureList:
         return f"{self.path}:{entry.line}"
 
 
-def read_list(key: str, data_file: DataFile) -> tuple[PictureList | None, list[Finding]]:
+def read_list(
+    key: str, data_file: DataFile, warn: Callable[[str], None] = lambda text: None
+) -> tuple[PictureList | None, list[Finding]]:
     """Read the list that `key` names; None if there is none that can be read.
 
     Args:
         key: train or valid. Training does not read `valid`, so that is never an error.
         data_file: with the key, or without.
+        warn: takes a line about an object store that does not answer at once.
     """
     if key not in data_file.values:
         what = f"the data file names no list '{key}'"
         remedy = f"add '{key} = ...'" + " to measure on other pictures" * (key == "valid")
         verdict = ERROR if key == "train" else NOTE
         return None, [Finding(verdict, what, data_file.path, "", remedy)]
-    path = resolve(data_file.values[key], data_file.path)
     try:
+        cache, gigabytes = cache_folder(data_file), cache_gigabytes(data_file)
+        path, remote = list_on_disk(key, data_file, cache, gigabytes, warn)
         numbered = listed_entries(path)
-    except DataFileError as error:
+    except RelumeError as error:
         return None, [of_error(f"the list '{key}' cannot be used", error, _verdict(key))]
     folder = Path(data_file.path).parent
-    findings = list(text_findings(path))
+    name = data_file.values[key] if is_url(data_file.values[key]) else str(path)
+    findings = list(text_findings(path, name))
     entries: list[Entry] = []
     for line, text in numbered:
-        entry, found = _entry(key, line, text, f"{path}:{line}", data_file, folder)
+        if far := remote(text):
+            entries.append(Entry(line, text, far))
+            continue
+        entry, found = _entry(key, line, text, f"{name}:{line}", data_file, folder)
         entries.append(entry)
         findings += found
-    picture_list = PictureList(str(path), tuple(entries))
+    picture_list = PictureList(name, tuple(entries))
     findings += _listed_twice(picture_list)
     findings += _of_two_folders(picture_list, folder)
     return picture_list, findings
 
 
+def whole_name(path: Path) -> str:
+    """Return the one name of a file, however it is written."""
+    return str(path) if isinstance(path, RemoteFile) else os.path.abspath(path)  # noqa: PTH100
+
+
 def same_list(data_file: DataFile) -> bool:
     """Tell whether `train` and `valid` name one file."""
     train, valid = (data_file.values.get(key) for key in ("train", "valid"))
-    if train is None or valid is None:
-        return False
+    if train is None or valid is None or train == valid:
+        return train is not None and train == valid
     try:
         return resolve(train, data_file.path).samefile(resolve(valid, data_file.path))
     except (OSError, ValueError):
         return False
 
 
-def text_findings(path: Path) -> Iterator[Finding]:
-    """Yield what else is to be said of a text file that could be read."""
+def text_findings(path: Path, name: str) -> Iterator[Finding]:
+    """Yield what else is to be said of a text file that could be read, under its name."""
     data = path.read_bytes()
     if data.startswith(b"\xef\xbb\xbf"):
         what = "begins with a byte order mark, which Darknet takes for text; relume drops it"
-        yield Finding(NOTE, what, str(path))
+        yield Finding(NOTE, what, name)
     if b"\r\n" in data:
         what = "lines end as on Windows (CR LF), which the original Darknet keeps; relume does not"
-        yield Finding(NOTE, what, str(path))
+        yield Finding(NOTE, what, name)
 
 
 def _verdict(key: str) -> Verdict:
@@ -119,7 +135,7 @@ def _listed_twice(pictures: PictureList) -> Iterator[Finding]:
     for entry in pictures.entries:
         if entry.path is None:
             continue
-        line = first.setdefault(os.path.abspath(entry.path), entry.line)  # noqa: PTH100
+        line = first.setdefault(whole_name(entry.path), entry.line)
         if line != entry.line:
             what = "a picture is listed twice, so it counts twice in every epoch"
             detail = f"{excerpt(entry.text)}, as in line {line}"
@@ -132,7 +148,7 @@ def _of_two_folders(pictures: PictureList, folder: Path) -> Iterator[Finding]:
         return
     for entry in pictures.entries:
         here, there = Path(entry.text), folder / entry.text
-        if entry.path is None or here.is_absolute():
+        if entry.path is None or here.is_absolute() or isinstance(entry.path, RemoteFile):
             continue
         if os.path.isfile(here) and os.path.isfile(there) and not os.path.samefile(here, there):  # noqa: PTH113, PTH121
             what = "a relative path leads to two files; that from the current folder is taken"

@@ -14,9 +14,11 @@ import cv2
 from xxhash import xxh3_64_intdigest
 
 from relume.checking.findings import Finding, Verdict
+from relume.checking.lists import whole_name
 from relume.checking.picture_forms import FORMS_OF_ENDINGS, form_of
 from relume.data.image import decode_picture, stored_depth
 from relume.data.loaders import Loaders, Task
+from relume.formats.places import RemoteFile
 
 ERROR, WARNING, NOTE = Verdict
 AT_ONCE = 64
@@ -58,7 +60,7 @@ class Looked:
     """Why not."""
     file_bytes: int = 0
     modified_ns: int = 0
-    """Of the file when it was read."""
+    """Of the file when it was read; 0 on an object store."""
 
 
 Known = Callable[[int], Facts | None]
@@ -67,14 +69,19 @@ Known = Callable[[int], Facts | None]
 
 def look_at(path: Path, place: str, channels: int, known: Known) -> Looked:
     """Read a picture, and decode it unless its bytes are known."""
+    size_bytes = modified_ns = 0
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read()
+        if isinstance(path, RemoteFile):
+            content = path.read_bytes()
+        else:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                content = file.read()
+            size_bytes, modified_ns = status.st_size, status.st_mtime_ns
     except (OSError, ValueError) as error:
         return Looked(path, place, None, getattr(error, "strerror", None) or str(error))
     facts = known(xxh3_64_intdigest(content)) or facts_of(content, channels)
-    return Looked(path, place, facts, "", status.st_size, status.st_mtime_ns)
+    return Looked(path, place, facts, "", size_bytes, modified_ns)
 
 
 def facts_of(content: bytes, channels: int) -> Facts:
@@ -185,7 +192,7 @@ def _notes(looked: Looked, facts: Facts, channels: int) -> Iterator[Finding]:
         yield Finding(NOTE, "a picture is grey, the net takes colour", place, path)
     if channels == 1 and facts.channels != 1:
         yield Finding(NOTE, "a picture is in colour, the net takes grey", place, path)
-    expected = FORMS_OF_ENDINGS.get(looked.path.suffix.lower(), facts.form)
+    expected = FORMS_OF_ENDINGS.get(Path(path).suffix.lower(), facts.form)
     if facts.form != expected:
         what = "a picture is of another form than its name says; it is read as what it is"
         yield Finding(NOTE, what, place, f"{path} ({facts.form or 'unknown'})")
@@ -224,7 +231,7 @@ def same_contents(train: Sequence[Looked], valid: Sequence[Looked]) -> Iterator[
 
 
 def _is_one_file(one: Looked, other: Looked) -> bool:
-    return os.path.abspath(one.path) == os.path.abspath(other.path)  # noqa: PTH100
+    return whole_name(one.path) == whole_name(other.path)
 
 
 def decoder() -> str:

@@ -162,7 +162,7 @@ def _names(data_file: DataFile, cfg: Cfg | None) -> tuple[tuple[str, ...], list[
         names = read_names(path)
     except DataFileError as error:
         return (), [of_error("the class names cannot be used", error)]
-    findings = list(text_findings(path))
+    findings = list(text_findings(path, str(path)))
     if cfg is not None:
         findings += _refused("names and classes differ", lambda: names_of(data_file, cfg))
     for name, count in Counter(names).items():

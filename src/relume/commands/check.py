@@ -61,6 +61,8 @@ class Check:
     done: int = 0
     """Iterations that a run in the backup folder has behind it."""
     known: KnownPictures = field(default_factory=KnownPictures)
+    said: list[str] = field(default_factory=list)
+    """About object stores, to be told when standard error is open again."""
 
     @property
     def channels(self) -> int:
@@ -77,6 +79,8 @@ def check(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
     tells = not flags.get("-json")
     with screen.silent_libraries():
         _check_data(found, screen, tells)
+    for text in found.said:
+        screen.warn(text)
     _check_run(found, arguments[2] if len(arguments) > 2 else None, flags)
     groups = grouped(found.findings)
     status = _status(groups)
@@ -110,7 +114,7 @@ def _check_data(found: Check, screen: Screen, tells: bool) -> None:
             place, remedy = f"{data_file.path}:{data_file.lines[key]}", "`relume split` makes two"
             found.findings.append(Finding(WARNING, what, place, "", remedy))
             continue
-        lists[key], findings = read_list(key, data_file)
+        lists[key], findings = read_list(key, data_file, found.said.append)
         found.findings += findings
     total = sum(len(one.entries) for one in lists.values() if one is not None)
     path = known_path(operation.cache, operation.name) if operation else None
