@@ -62,7 +62,7 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
     if inputs.data_text is not None:
         storage.write_durably(inputs.data, inputs.data_text)
         screen.line(f"{inputs.data}: {inputs.classes} classes, trains on {inputs.images}")
-    storage.write_durably(path, text.encode())
+    storage.write_durably(path, text.encode("utf-8", "surrogateescape"))
     steps = ",".join(map(str, settings.steps))
     screen.line(
         f"{path}: {settings.width}x{settings.height}, batch {settings.batch} in "
