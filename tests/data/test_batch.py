@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from relume.data import batch, loaders
@@ -125,6 +127,28 @@ def test_workers_and_neighbours_change_no_byte_of_mixed_samples(mixed: Source) -
         sample = load_sample(mixed, position, *size_of(position))
         row = position % 4
         np.testing.assert_array_equal(expected[position // 4].images[row], sample.image)
+
+
+@settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(0, 4), st.integers(0, 6), st.integers(0, 2**40), st.sampled_from([1, 2, 3]))
+def test_a_sample_depends_on_its_position_alone(
+    mixed: Source, workers: int, read_ahead: int, first: int, size: int
+) -> None:
+    """Whatever threads load it, how far ahead they are, and which samples stand beside it."""
+    net = replace(mixed.net, batch=size, written_batch=size, subdivisions=1)
+    loaded = mini_batches(
+        replace(mixed, net=net), first, lambda _: (96, 64), workers, read_ahead, first + 2 * size
+    )
+    for mini_batch in loaded:
+        for row, position in enumerate(mini_batch.positions):
+            alone = load_sample(mixed, position, 96, 64)
+            np.testing.assert_array_equal(mini_batch.images[row], alone.image)
+            assert mini_batch.indices[mini_batch.pictures_of(row)] == alone.indices
+            is_truth = mini_batch.classes[row] >= 0
+            boxes = mini_batch.boxes_xywh_rel[row, is_truth]
+            np.testing.assert_array_equal(boxes, alone.truths[:, 1:])
 
 
 def test_every_picture_of_a_sample_is_told(mixed: Source) -> None:

@@ -132,7 +132,7 @@ def test_truths_are_darknets_and_stay_inside(
     assert ((1 - ends) * INPUT_PX > (-1e-4 if bound else -1)).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(MIXINGS, FOUR, st.lists(BOXES, min_size=4, max_size=4))
 def test_with_mosaic_bound_a_box_stays_in_its_tile(
     mixing: Mixing, plans: list[Plan], rows: list[list[tuple[float, float, float, float, float]]]
