@@ -1,7 +1,9 @@
 """`relume detector calc_anchors`: Darknet's flags, words and files, and one line for a mistake."""
 
+import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.command_line import relume
@@ -34,7 +36,7 @@ def test_anchors_counters_and_picture_are_written_and_told(data: Path) -> None:
         "anchors = 104,104, 208,104",
         "written: anchors.txt, counters_per_class.txt, cloud.png",
     ]
-    assert "train.txt: 1 boxes have no size; they are left out" in ended.err
+    assert "1 boxes lie outside their picture or have no size (img/one.txt box 3" in ended.err
     folder = data.parent
     assert (folder / "anchors.txt").read_bytes() == b"104,104, 208,104"
     assert (folder / "counters_per_class.txt").read_bytes() == b"counters_per_class = 1, 3"
@@ -86,3 +88,21 @@ def test_a_class_beyond_the_names_and_a_wrong_count_are_named(data: Path) -> Non
     assert (beyond.status, count.status) == (2, 2)
     assert beyond.error == "img/two.txt:1: class 2; the cfg's classes are 0..1"
     assert count.error == f"{data}:1: classes=3; 2, the names in obj.names"
+
+
+def test_lists_and_labels_on_an_object_store_give_the_same_anchors(data: Path) -> None:
+    system = fsspec.filesystem("memory")
+    relume("detector", "calc_anchors", data, *WORDS)
+    here = Path("anchors.txt").read_bytes()
+    for path in (data.parent / "img").glob("*.txt"):
+        system.pipe_file(f"/anchors/img/{path.name}", path.read_bytes())
+    system.pipe_file("/anchors/train.txt", (data.parent / "train.txt").read_bytes())
+    shutil.rmtree(data.parent / "img")
+    Path("anchors.txt").unlink()
+    data.write_text(data.read_text().replace("train.txt", "memory://anchors/train.txt"))
+
+    ended = relume("detector", "calc_anchors", data, *WORDS)
+    system.rm("/anchors", recursive=True)
+
+    assert ended.status == 0
+    assert Path("anchors.txt").read_bytes() == here

@@ -1,6 +1,6 @@
 """`relume detector calc_anchors`: anchors that fit the boxes of a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,13 @@ from relume.datasets.anchors import (
     format_anchors,
 )
 from relume.datasets.anchors_chart import draw_clusters
-from relume.datasets.boxes import (
-    ANY_CLASS,
-    Labelled,
-    boxes_per_class,
-    classes_of,
-    read_labelled,
-)
+from relume.datasets.boxes import ANY_CLASS, Boxes, boxes_per_class, classes_of
 from relume.errors import DataFileError, UsageError
-from relume.formats.data_files import read_data_file, read_image_list, resolve
+from relume.formats.data_files import DataFile, ImageList, read_data_file
+from relume.lists.labels import never_used
 from relume.screen import Screen
+from relume.spec import cache_folder, cache_gigabytes
+from relume.training_set import read_all_labels, read_images
 
 Values = Mapping[str, str | int | float | bool]
 
@@ -41,19 +38,16 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
     count, width, height = _numbers(flags)
     data_file = read_data_file(arguments[0])
     classes = classes_of(data_file)
-    images = read_image_list(resolve(data_file.text("train"), data_file.path), data_file.path)
     screen.line(f"num_of_clusters = {count}, width = {width}, height = {height}")
-    labelled = read_labelled(images.paths, classes or ANY_CLASS)
-    screen.line(f"loaded image: {len(labelled)} box: {sum(len(one.boxes) for one in labelled)}")
-    shapes = shapes_px(labelled, width, height)
-    if flat := sum(len(one.boxes) for one in labelled) - len(shapes):
-        screen.warn(f"{images.path}: {flat} boxes have no size; they are left out")
+    images, labels = training_boxes(data_file, classes or ANY_CLASS, screen.warn)
+    screen.line(f"loaded image: {len(labels)} box: {sum(map(len, labels))}")
+    shapes = shapes_px(labels, width, height)
     if distinct_shapes(shapes) < count:
         found = f"{distinct_shapes(shapes)} different shapes of boxes"
         raise DataFileError(images.path, found, f"at least {count}, one for each anchor")
     seed = int(flags.get("-seed", data_file.integer("seed", 0)))
     clusters = cluster_shapes(shapes, count, seed)
-    counters = boxes_per_class([one.boxes for one in labelled], classes or 0)
+    counters = boxes_per_class(labels, classes or 0)
     counted = "counters_per_class = " + ", ".join(map(str, counters.tolist()))
     anchors = format_anchors(clusters.anchors_px, width)
     screen.line(f"k-means++ from {RESTARTS} starts, seed {seed}; the best one:")
@@ -71,14 +65,24 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
     return 0
 
 
-def shapes_px(labelled: list[Labelled], width: int, height: int) -> Shapes:
-    """Return [N, 2]: the boxes' width and height in pixels of the network's input.
+def training_boxes(
+    data_file: DataFile, classes: int, warn: Callable[[str], None]
+) -> tuple[ImageList, tuple[Boxes, ...]]:
+    """Return the pictures that `train` of a data file lists, and the boxes that training reads.
 
-    Those without a size are left out. Those that lie outside their picture count, as in Darknet.
+    Raises:
+        LabelError, DataFileError: what cannot be trained on.
+        Unavailable: an object store does not give it.
     """
-    sizes = [one.boxes[:, 3:5].astype(np.float64) for one in labelled if len(one.boxes)]
-    shapes = np.concatenate([*sizes, np.zeros((0, 2))]) * (width, height)
-    return shapes[(shapes > 0).all(axis=1)]
+    cache, gigabytes = cache_folder(data_file), cache_gigabytes(data_file)
+    images = read_images(data_file, cache, gigabytes, warn)
+    return images, read_all_labels(images, classes, warn)
+
+
+def shapes_px(labels: Sequence[Boxes], width: int, height: int) -> Shapes:
+    """Return [N, 2]: width and height in pixels of the network's input of boxes that are used."""
+    used = [boxes[~never_used(boxes), 3:5].astype(np.float64) for boxes in labels]
+    return np.concatenate([*used, np.zeros((0, 2))]) * (width, height)
 
 
 def _numbers(flags: Values) -> tuple[int, int, int]:

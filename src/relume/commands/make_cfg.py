@@ -7,13 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import storage
-from relume.commands.anchors import shapes_px
+from relume.commands.anchors import shapes_px, training_boxes
 from relume.datasets.anchors import cluster_shapes, distinct_shapes, nearest_anchors
-from relume.datasets.boxes import read_labelled, seen_from
+from relume.datasets.boxes import seen_from
 from relume.datasets.make_cfg import NETS, Net, Settings, cfg_text
 from relume.errors import DataFileError, UsageError
 from relume.formats.cfg import parse_cfg
-from relume.formats.data_files import read_data_file, read_image_list, read_names, resolve
+from relume.formats.data_files import (
+    DataFile,
+    parse_data_file,
+    read_data_file,
+    read_names,
+    resolve,
+)
+from relume.formats.places import is_url
 from relume.screen import Screen
 from relume.spec import run_name
 
@@ -30,12 +37,21 @@ class _Inputs:
 
     names: Path
     classes: int
-    data: Path
-    """The data file, there already or not."""
+    data: DataFile
+    """There already, or to be written."""
     data_text: bytes | None
     """Of a data file to be written."""
-    images: Path
-    """The list to train on, which need not be there yet."""
+
+    @property
+    def images(self) -> str:
+        """The list to train on, which need not be there yet."""
+        text = self.data.text("train")
+        return text if is_url(text) else str(resolve(text, self.data.path))
+
+    @property
+    def has_images(self) -> bool:
+        """The list is there; of an object store that is not asked."""
+        return is_url(self.images) or Path(self.images).exists()
 
 
 def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
@@ -46,22 +62,24 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError("-like", found, f"one of {', '.join(NETS)}", SEE)
     inputs = _inputs(flags)
     settings = _settings(NETS[like], inputs.classes, flags)
-    path = inputs.data.parent / f"{like}-{run_name(inputs.data.name)}.cfg"
-    written = [path, *([inputs.data] if inputs.data_text is not None else [])]
+    data_path = Path(inputs.data.path)
+    path = data_path.parent / f"{like}-{run_name(data_path.name)}.cfg"
+    written = [path, *([data_path] if inputs.data_text is not None else [])]
     there = [str(file) for file in written if file.exists()]
     if there and not flags.get("-force"):
         remedy = "-force replaces them; or -out FOLDER"
         raise UsageError(" and ".join(there), "there already", "", remedy)
     said = "anchors of Darknet's own cfg"
-    if inputs.images.exists():
-        settings, said = _fitted(NETS[like], settings, inputs, int(flags.get("-seed", 0)))
+    if inputs.has_images:
+        seed = int(flags.get("-seed", inputs.data.integer("seed", 0)))
+        settings, said = _fitted(NETS[like], settings, inputs, seed, screen)
     title = f"{like} for {inputs.classes} classes ({inputs.names.name}), by relume make-cfg\n{said}"
     text = cfg_text(like, settings, title)
     parse_cfg(text, str(path), "train")
     storage.make_folder(path.parent)
     if inputs.data_text is not None:
-        storage.write_durably(inputs.data, inputs.data_text)
-        screen.line(f"{inputs.data}: {inputs.classes} classes, trains on {inputs.images}")
+        storage.write_durably(data_path, inputs.data_text)
+        screen.line(f"{data_path}: {inputs.classes} classes, trains on {inputs.images}")
     storage.write_durably(path, text.encode("utf-8", "surrogateescape"))
     steps = ",".join(map(str, settings.steps))
     screen.line(
@@ -70,9 +88,9 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
         f"filters {settings.filters}"
     )
     screen.line(said)
-    if not inputs.images.exists():
+    if not inputs.has_images:
         screen.warn(f"{inputs.images}: not there yet; relume split makes lists of pictures")
-    screen.line(f"train: relume detector train {inputs.data} {path} {NETS[like].start}")
+    screen.line(f"train: relume detector train {data_path} {path} {NETS[like].start}")
     return 0
 
 
@@ -86,13 +104,12 @@ def _inputs(flags: Values) -> _Inputs:
             raise UsageError(more[0], "is given with -data, which says that itself", "", SEE)
         data_file = read_data_file(str(flags["-data"]))
         names = resolve(data_file.text("names"), data_file.path)
-        images = resolve(data_file.text("train"), data_file.path)
         classes = len(read_names(names))
         if data_file.integer("classes", classes) != classes:
             place = f"{data_file.path}:{data_file.lines['classes']}"
             found = f"classes={data_file.text('classes')}"
             raise DataFileError(place, found, f"{classes}, the names in {names}")
-        return _Inputs(names, classes, Path(data_file.path), None, images)
+        return _Inputs(names, classes, data_file, None)
     names = Path(str(flags["-names"]))
     classes = len(read_names(names))
     folder = Path(str(flags.get("-out", names.parent)))
@@ -109,11 +126,10 @@ def _inputs(flags: Values) -> _Inputs:
         "names": seen_from(folder, names),
         "backup": "backup",
     }
-    text = "".join(f"{key} = {value}\n" for key, value in values.items()).encode(
-        "utf-8", "surrogateescape"
-    )
-    data = folder / f"{run_name(names.name)}.data"
-    return _Inputs(names, classes, data, text, lists["train"])
+    lines = [f"{key} = {value}" for key, value in values.items()]
+    data = parse_data_file(enumerate(lines, 1), folder / f"{run_name(names.name)}.data")
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    return _Inputs(names, classes, data, text)
 
 
 def _settings(net: Net, classes: int, flags: Values) -> Settings:
@@ -133,12 +149,13 @@ def _settings(net: Net, classes: int, flags: Values) -> Settings:
     return Settings(classes, net.anchors_px, 0, width, height, batch, subdivisions)
 
 
-def _fitted(net: Net, settings: Settings, inputs: _Inputs, seed: int) -> tuple[Settings, str]:
+def _fitted(
+    net: Net, settings: Settings, inputs: _Inputs, seed: int, screen: Screen
+) -> tuple[Settings, str]:
     """Return the settings with anchors for the listed pictures, and a line about them."""
-    images = read_image_list(inputs.images, inputs.data)
+    images, labels = training_boxes(inputs.data, inputs.classes, screen.warn)
     settings = replace(settings, pictures=len(images.paths))
-    labelled = read_labelled(images.paths, inputs.classes)
-    shapes = shapes_px(labelled, settings.width, settings.height)
+    shapes = shapes_px(labels, settings.width, settings.height)
     count, distinct = len(net.anchors_px), distinct_shapes(shapes)
     if distinct < count:
         return settings, (
