@@ -131,3 +131,18 @@ def test_sampling_is_a_key_of_the_recipe_unless_it_is_by_epochs(tmp_path: Path) 
     assert read("sampling = replacement\n").keys() == {**read("").keys(), "sampling": REPLACEMENT}
     with pytest.raises(DataFileError, match="sampling=once; epoch or replacement, how pictures"):
         read("sampling = once\n")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "many"])
+def test_a_size_of_the_cache_is_a_number_of_gigabytes(tmp_path: Path, value: str) -> None:
+    folder = write_run(tmp_path / "run", sgd_cfg())
+    data = folder / "obj.data"
+    text = data.read_text()
+    data.write_text(f"{text}cache_gb = {value}\n")
+    with pytest.raises(DataFileError, match=f"cache_gb={value}; gigabytes, more than 0"):
+        read_spec(str(data), str(folder / "net.cfg"), Flags(), pytest.fail)
+    data.write_text(f"{text}cache_gb = 0.5\ncache = kept\n")
+    operation = read_spec(str(data), str(folder / "net.cfg"), Flags(), pytest.fail).operation
+
+    assert operation.cache_gb == 0.5
+    assert operation.cache.name == "kept"

@@ -32,8 +32,8 @@ from relume.lists.label_block import (
 )
 from relume.lists.long_list import ListFile, image_list, index_path, make_index, read_index
 
-ROWS = 32_768
-"""Of a block: a few seconds of reading, a few megabytes."""
+ROWS = 8192
+"""Of a block: a second of reading, a megabyte."""
 SUMMARY = "summary.json"
 POLL_S = 0.1
 
