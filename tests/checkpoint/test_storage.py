@@ -328,3 +328,20 @@ def test_what_a_file_system_cannot_do_is_told(
         (told,) = storage.missing_guarantees(tmp_path, "net", True)
         assert part in told
     assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, 5))  # create, two writes, rename
+def test_what_can_be_had_again_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    path = tmp_path / "index"
+    storage.write_replaceable(path, [b"old"])
+    with monkeypatch.context() as patch:
+        strike(patch, fails_at, errno.ENOSPC)
+        with pytest.raises(StorageError, match="index: cannot be written"):
+            storage.write_replaceable(path, [b"new ", b"one"])
+
+    assert [item.name for item in tmp_path.iterdir()] == ["index"]
+    assert path.read_bytes() == b"old"
+    storage.write_replaceable(path, [b"new ", b"one"])
+    assert path.read_bytes() == b"new one"

@@ -36,6 +36,8 @@ ROWS = 8192
 """Of a block: a second of reading, a megabyte."""
 SUMMARY = "summary.json"
 POLL_S = 0.1
+FAREWELL_S = 5.0
+"""Seconds for a process to end its block."""
 
 At = Callable[[int, int], None]
 """Takes how many rows of how many are done."""
@@ -217,13 +219,16 @@ def _processes(place: Place, count: int) -> Iterator[list[Connection]]:
             ours.close()
         for process in started:
             if process.pid is not None:
-                process.terminate()
+                process.join(FAREWELL_S)
+                process.kill()  # it hangs in a read
                 process.join()
 
 
 def _make_blocks(connection: Connection, place: Place) -> None:
     """Make the blocks that are asked for until nobody asks any more; in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the other end decides
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        # Sent to the whole group: the other end decides, and closes the connection.
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         images = _images(place)
         while True:
@@ -232,7 +237,7 @@ def _make_blocks(connection: Connection, place: Place) -> None:
             block = make_block(images, first, end, place.classes, read_block(path))
             write_block(path, block)
             connection.send_bytes(json.dumps(asdict(block.summary)).encode())
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except RelumeError as error:
         told = (error.place, error.found, error.needed, error.remedy)

@@ -103,11 +103,13 @@ class ListFile:
         self._seen = self._stamp()
 
     def digest(self) -> tuple[str, int]:
-        """Return XXH3-128 of all bytes, and how many line breaks there are among them."""
+        """Return XXH3-128 of all bytes, and how many line breaks there are at most."""
         hasher, breaks = xxhash.xxh3_128(), 0
         for chunk in self._chunks():
             hasher.update(chunk)
-            breaks += chunk.count(b"\n") + chunk.count(b"\r")
+            breaks += chunk.count(b"\n")
+            if returns := chunk.count(b"\r"):
+                breaks += returns - chunk.count(b"\r\n")
         return hasher.hexdigest(), breaks
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
