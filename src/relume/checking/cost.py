@@ -15,7 +15,7 @@ from relume.spec import Operation
 
 ERROR, WARNING, NOTE = Verdict
 GB = 1e9
-LIBRARIES_BYTES = 0.4 * GB
+LIBRARIES_BYTES = 0.5 * GB
 """Of a process that trains, beside the net: PyTorch, OpenCV, pictures on their way."""
 MOST_SIZES = 2000
 """Iterations whose input size is looked at for the average."""
@@ -143,7 +143,7 @@ def findings_of_disk(cfg: Cfg, operation: Operation) -> Iterator[Finding]:
     # Beside them: _last, the one before, one being written, the copy of a milestone, _final.
     needed = (with_state + 4) * whole + (milestones - with_state + 1) * arrays
     free = shutil.disk_usage(folder).free
-    detail = f"{_size(needed)} ({milestones} milestones); {_size(free)} are free"
+    detail = f"{_size(needed)} ({milestones:,} milestones); {_size(free)} are free"
     verdict = WARNING if needed > free else NOTE
     remedy = "free some, or set keepstate or a larger saveweights" if verdict is WARNING else ""
     what = "room for checkpoints, about"

@@ -116,7 +116,8 @@ def _check_data(found: Check, screen: Screen, tells: bool) -> None:
             continue
         lists[key], findings = read_list(key, data_file, found.said.append)
         found.findings += findings
-    total = sum(len(one.entries) for one in lists.values() if one is not None)
+    listed = [entry for one in lists.values() if one is not None for entry in one.entries]
+    total = sum(entry.path is not None for entry in listed)
     path = known_path(operation.cache, operation.name) if operation else None
     if path is not None:
         found.known = read_known(path, found.channels)
