@@ -251,3 +251,22 @@ def test_skip_is_an_operation_and_no_part_of_the_recipe(damaged: Path, tmp_path:
 
     assert skipping.operation.bad == SKIP
     assert read_run(folder).recipe.keys() == skipping.recipe.keys()
+
+
+@pytest.mark.parametrize("options", [{"mosaic": 1}, {"mixup": 1}], ids=str)
+def test_samples_of_several_pictures_skip_bad_ones_as_exactly(
+    damaged: Path, tmp_path: Path, options: dict[str, int]
+) -> None:
+    straight = copied_run(damaged, tmp_path / "straight")
+    text = sgd_cfg(max_batches=3, batch=BATCH, subdivisions=4, **options)
+    (straight / "net.cfg").write_text(text)
+    cut = copied_run(straight, tmp_path / "cut")
+    train_until(straight)
+    for iteration in range(3):
+        for k in (1, 3):
+            train_until(cut, iteration, subdivision=k, workers=k)
+
+    train_until(cut)
+
+    assert promised_files(cut) == promised_files(straight)
+    assert last(cut).progress.skipped == tuple(sorted([EARLY, LATE]))
