@@ -198,3 +198,16 @@ def test_the_command_looks_through_the_labels_once(
         assert list((folder / "kept").glob(f"*.{ending}"))
     assert not (folder / "backup" / "cache").exists()
     assert looks not in relume(*command).err  # finished, and known
+
+
+def test_replay_takes_a_state_from_before_there_were_indexes(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied_run(inputs, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_list, "COMPARED_AT_START", 100)
+        train_until(folder, CUT)
+    monkeypatch.chdir(folder)
+
+    ended = relume("replay", "obj.data", "net.cfg", "-iteration", 1)
+    assert (ended.status, ended.err) == (0, "")

@@ -22,6 +22,7 @@ from relume.screen import Screen
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train.batches import batches_of
 from relume.train.capture import PICTURES
+from relume.train.start import in_todays_form
 
 Value = str | int | float | bool
 MOST_TOLD = 3
@@ -114,7 +115,7 @@ class _Run:
     @classmethod
     def of(cls, spec: RunSpec) -> "_Run":
         found, _ = newest_good(spec.operation.backup, spec.operation.name)
-        return cls() if found is None else cls(found.path, found.state)
+        return cls() if found is None else cls(found.path, in_todays_form(found.state, spec))
 
     def tense(self, iteration: int) -> str:
         done = self.state is not None and self.state.iteration >= iteration

@@ -14,7 +14,7 @@ import errno
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Store:
         return path
 
     def _ask_version(self, url: str) -> str:
-        version: str = _of_store(url, lambda system, path: str(system.ukey(path)))
+        version: str = _of_store(url, lambda system, path: _told(system.info(path)))
         if len(self._versions) >= MOST_VERSIONS:
             self._versions.clear()
         self._versions[url] = version
@@ -195,6 +195,10 @@ def _as_os_error(function: Callable[[], Any]) -> Any:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
     except Exception as error:  # libraries for stores have errors of their own
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+
+
+def _told(info: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={info[name]}" for name in sorted(info))
 
 
 def _key(url: str, version: str) -> str:

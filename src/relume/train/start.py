@@ -44,7 +44,7 @@ from relume.train.capture import PICTURES, empty_groups, weights_of
 from relume.train.given_weights import RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
 
-__all__ = ["StartFlags", "starting_state"]
+__all__ = ["StartFlags", "in_todays_form", "starting_state"]
 
 MOST_TOLD = 8
 """Differences that one message names; another network differs in hundreds."""
@@ -145,7 +145,7 @@ def _under_todays_recipe(
 ) -> tuple[TrainState, list[Difference]]:
     """Return the state under today's recipe, if the two agree or a change is allowed."""
     images = spec.recipe.images
-    state = _with_shared_digests(start.state, spec)
+    state = in_todays_form(start.state, spec)
     today = _record(spec, given.identity or state.recipe.keys["start"])
     found = list(course.differences(state, today, lambda row: f"{images.path}:{images.lines[row]}"))
     if flags.allow_change:
@@ -176,8 +176,8 @@ def _under_todays_recipe(
     return course.with_change(state, today, found), found
 
 
-def _with_shared_digests(state: TrainState, spec: RunSpec) -> TrainState:
-    """Return a state of a long list as today's has it.
+def in_todays_form(state: TrainState, spec: RunSpec) -> TrainState:
+    """Return a state with the digests of a long list in the form that they have today.
 
     Before there were indexes, the labels of every list stood in the recipe, and the digests of
     pictures had all their bits.
