@@ -328,6 +328,45 @@ def test_settings_that_do_not_fit_are_warned_of(
     assert place.startswith("net.cfg:")
 
 
+def test_a_mess_is_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", CFG))
+    first, second = Path("train.txt").read_text().split()[:2]
+    windows = [f"D:\\set\\{entry}".replace("/", "\\") for entry in (first, second.upper())]
+    Path("train.txt").write_text("\n".join(windows))
+    Path("obj.data").write_text(
+        "classes = 4\ntrain = D:\\set\\train.txt\nnames = obj.names\nsavelast = ten\nseeed = 1\n"
+    )
+    text = CFG.replace("decay=", "dceay=").replace("filters=24", "filters=27")
+    Path("net.cfg").write_text(text)
+
+    ended = check("obj.data", "net.cfg", "gone.weights", "-json")
+
+    errors = {
+        (what, place)
+        for what, many in found_by(ended).items()
+        for verdict, place, _ in many
+        if verdict == "error"
+    }
+    filters = [i for i, line in enumerate(text.split("\n"), 1) if line == "filters=27"]
+    assert len(filters) == 2
+    assert errors == {
+        ("the data file has a line that cannot be used", "obj.data:5"),
+        ("a value of the data file cannot be used", "obj.data:4"),
+        (
+            "a path of the data file leads nowhere; its check goes on with what it may mean",
+            "obj.data:2",
+        ),
+        ("the cfg cannot be used", "net.cfg:8"),
+        *(("the cfg cannot be used", f"net.cfg:{line}") for line in filters),
+        ("names and classes differ", "obj.data"),
+        ("a picture listed in 'train' does not exist", "train.txt:1"),
+        ("a picture listed in 'train' does not exist", "train.txt:2"),
+        ("WEIGHTS cannot be used", "gone.weights"),
+    }
+    check("obj.data", "net.cfg", "-fix", "fixed")
+    assert len(Path("fixed/train.txt").read_text().split()) == 2
+
+
 def test_names_with_sides_and_names_that_stand_twice_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,8 @@ def findings_of_training_boxes(
     found: BoxSet, cfg: Cfg | None, names: Sequence[str], place: str
 ) -> Iterator[Finding]:
     """Yield what is to be said of all boxes that are trained on."""
+    if not found.pictures:
+        return  # that has been said
     if not len(found.boxes):
         what = "no picture has a label with a box"
         remedy = "labels as .txt beside the pictures, or in labels/ for those in images/train2017"

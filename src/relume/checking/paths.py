@@ -28,7 +28,8 @@ def explained(entry: str, folder: Path) -> tuple[str, Path | None]:
     parts = [part for part in bare.split("/") if part][-MOST_PARTS:]
     for k in range(1, len(parts)):
         rest = "/".join(parts[k:])
-        if found := _first(_places(rest, folder)):
+        places = _places(rest, folder)
+        if found := _first(places) or _first(_respelled(place) for place in places):
             return f"{reason}; there is {found}", found
     for place in _places(bare, folder):
         stem = place.with_suffix("") if place.name else place

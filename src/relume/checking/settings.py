@@ -1,5 +1,6 @@
 """The data file, the cfg and the names: every mistake in them, and settings that do not fit."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from relume.checking.findings import Finding, Verdict, of_error
 from relume.checking.lists import text_findings
+from relume.checking.paths import explained
 from relume.errors import CfgError, DataFileError, RelumeError
 from relume.formats.cfg import parse_cfg, parse_layers
 from relume.formats.data_files import (
@@ -18,7 +20,8 @@ from relume.formats.data_files import (
     resolve,
 )
 from relume.formats.layer_shapes import wrong_heads
-from relume.formats.lexer import Section, decode_text, split_sections
+from relume.formats.lexer import Section, decode_text, excerpt, split_sections
+from relume.formats.places import is_url
 from relume.formats.sections import Cfg
 from relume.spec import Flags, Operation, check_classes, names_of, operation_of
 
@@ -26,6 +29,18 @@ ERROR, WARNING, NOTE = Verdict
 MOST_ERRORS = 100
 """In one file; what has more is another kind of file."""
 SIDES = ("left", "right")
+NO_CFG = """[net]
+width=32
+height=32
+channels=3
+max_batches=1000
+[convolutional]
+filters=6
+[yolo]
+anchors=1,1
+classes=1
+"""
+"""Stands for a cfg that cannot be read where the data file is looked at."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,15 @@ def read_settings(data: str, cfg_path: str) -> tuple[Settings, list[Finding]]:
     operation: Operation | None = None
     names: tuple[str, ...] = ()
     if data_file is not None:
+        operation, data_file, found = _operation(
+            data_file, cfg or parse_cfg(NO_CFG, cfg_path, "train")
+        )
+        findings += found
+        data_file, found = _with_meant_files(data_file)
+        findings += found
         if cfg is not None:
             given, net = data_file, cfg
             findings += _refused("classes do not agree", lambda: check_classes(given, net))
-            operation, data_file, found = _operation(data_file, cfg)
-            findings += found
         names, found = _names(data_file, cfg)
         findings += found
         if classes is None and "classes" in data_file.values:
@@ -61,6 +80,9 @@ def read_settings(data: str, cfg_path: str) -> tuple[Settings, list[Finding]]:
             findings += _refused("a value is wrong", lambda: given.integer("classes", 0))
             classes = _integer_or_none(data_file)
     if classes is not None:
+        if cfg is None and names and len(names) != classes:
+            what, detail = "names and classes differ", f"{len(names)} names, classes={classes}"
+            findings.append(Finding(ERROR, what, data, detail, "make the two agree"))
         names = (*names[:classes], *(str(i) for i in range(len(names), classes)))
     return Settings(data_file, cfg, operation, names, classes), findings
 
@@ -103,6 +125,26 @@ def _data_file(path: str) -> tuple[DataFile | None, list[Finding]]:
     return None, findings
 
 
+def _with_meant_files(data_file: DataFile) -> tuple[DataFile, list[Finding]]:
+    """Put files that are there in the place of paths that lead nowhere, to go on with them."""
+    findings, values = [], dict(data_file.values)
+    for key in ("train", "valid", "names"):
+        text = values.get(key)
+        if text is None or is_url(text) or os.path.exists(resolve(text, data_file.path)):  # noqa: PTH110
+            continue
+        reason, meant = explained(text, Path(data_file.path).parent)
+        if meant is not None:
+            values[key] = str(meant)
+            what = "a path of the data file leads nowhere; its check goes on with what it may mean"
+            verdict = WARNING if key == "valid" else ERROR
+            place, detail = (
+                f"{data_file.path}:{data_file.lines[key]}",
+                f"{excerpt(text)} ({reason})",
+            )
+            findings.append(Finding(verdict, what, place, detail, "correct it"))
+    return replace(data_file, values=values), findings
+
+
 def _operation(data_file: DataFile, cfg: Cfg) -> tuple[Operation | None, DataFile, list[Finding]]:
     """Return the data file without the values that were refused, too."""
     findings: list[Finding] = []
@@ -141,15 +183,15 @@ def _cfg(path: str) -> tuple[Cfg | None, list[Finding]]:
             dropped.add(line)
             lines[line - 1] = ""
             continue
-        if dropped:  # what was taken out counts for the shapes
+        if dropped and max(dropped) > sections[1].line:  # it may have decided about shapes
             return None, findings
         try:
             return parse_cfg("\n".join(lines), path, "train"), findings
         except CfgError as error:
             with suppress(CfgError):  # layers that do not fit each other: that is the error
                 wrong = wrong_heads(net, layers, sections[1:], path)
-                findings += [of_error(what, one) for one in wrong]
-            return None, findings or [of_error(what, error)]
+                return None, findings + [of_error(what, one) for one in wrong or [error]]
+            return None, [*findings, of_error(what, error)]
     return None, findings
 
 

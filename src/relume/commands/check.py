@@ -184,6 +184,9 @@ def _check_run(found: Check, weights: str | None, flags: Mapping[str, Value]) ->
     settings = found.settings
     cfg, operation = settings.cfg, settings.operation
     if cfg is None:
+        if weights is not None and not Path(weights).exists():
+            what = "WEIGHTS cannot be used"
+            found.findings.append(Finding(ERROR, what, weights, "there is no such file"))
         return
     pictures = len(found.train.pictures.entries) if found.train else 0
     found.findings += batch_made_smaller(cfg)
