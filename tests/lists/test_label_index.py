@@ -100,7 +100,8 @@ def test_an_index_that_was_interrupted_or_damaged_goes_on(place: Place) -> None:
     assert blocks[0].stat() == first  # was not made again
     assert read_summary(place) == total
     good = blocks[1].read_bytes()
-    for bad in (good[:-7], good[:60] + b"\0" + good[61:], b""):
+    flipped = good[:-40] + bytes([good[-40] ^ 1]) + good[-39:]  # a bit of the last box
+    for bad in (good[:-7], good[:60] + b"\0" + good[61:], b"", flipped):
         blocks[1].write_bytes(bad)
         assert read_block(blocks[1]) is None
     (place.folder / "summary.json").write_text("{}")
