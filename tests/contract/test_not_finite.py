@@ -132,6 +132,7 @@ def test_a_picture_that_alone_overflows_the_first_sums_is_named(
     assert cause_in(folder) == Cause(0, "the output before batch norm", number, (row,))
     path = read_run(folder).recipe.images.paths[WHITE]
     assert f"for {folder}/train.txt:{WHITE + 1} {path}; the batch is in " in text
+    assert report_of(folder)["first"]["subdivision"] == number + 1  # counted as messages do
     assert text.endswith("to go on without, take them off the list and add -allow-change")
 
 

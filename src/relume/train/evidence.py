@@ -173,7 +173,7 @@ def _report(spec: RunSpec, diagnosis: Diagnosis, error: NotFinite) -> dict[str, 
             "what": cause.what,
             "layer": cause.layer,
             "cfg": f"{cfg.path}:{cfg.layers[cause.layer].line}",
-            "subdivision": cause.subdivision,
+            "subdivision": None if cause.subdivision is None else cause.subdivision + 1,
             "pictures": [
                 picture["file"]
                 for picture in _named(spec, diagnosis, cause)
