@@ -68,6 +68,16 @@ def test_without_a_command_the_overview_is_shown() -> None:
     assert (bare.status, asked.status) == (2, 0)
     assert bare.out == asked.out
     assert all(f"relume {words}" in asked.out for words in COMMANDS)
+    assert max(map(len, asked.out.splitlines())) <= 80
+
+
+def test_the_first_word_of_commands_is_explained_by_those_commands() -> None:
+    shown = relume("import", "-h")
+
+    assert shown.status == 0
+    assert "relume import voc" in shown.out
+    assert "relume import coco" in shown.out
+    assert "relume detector" not in shown.out
 
 
 @pytest.mark.parametrize("words", ["version", "-version", "--version"])

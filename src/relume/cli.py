@@ -76,7 +76,7 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
     if command is None:
         if positional and not asks_help:
             raise _unknown_command(positional)
-        screen.text(overview())
+        screen.text(overview(positional[0] if positional else ""))
         return 0 if asks_help else USER_ERROR
     if asks_help:
         screen.text(help_text(command))
@@ -169,13 +169,15 @@ def _function(path: str) -> Callable[[list[str], Values, Screen], Any]:
     return function
 
 
-def overview() -> str:
-    """Return what `relume -h` shows."""
-    rows = [f"  {_usage(c)}\n{_wrapped(c.text, ' ' * 6)}" for c in COMMANDS]
+def overview(word: str = "") -> str:
+    """Return what `relume -h` shows: all commands, or those that begin with a word."""
+    begun = [command for command in COMMANDS if command.words.split()[0] == word]
+    rows = [f"  {_usage(c)}\n{_wrapped(c.text, ' ' * 6)}" for c in begun or COMMANDS]
     return "\n".join(
         [
-            "relume: a Darknet-compatible YOLO trainer that can be stopped anywhere and goes on",
-            "exactly. Type what you typed for ./darknet; each command explains itself with -h.",
+            "relume: a Darknet-compatible YOLO trainer that can be stopped anywhere and goes",
+            "on exactly. Type what you typed for ./darknet; each command explains itself with",
+            "-h.",
             "",
             *rows,
         ]

@@ -8,7 +8,7 @@ command again, in the same process, with the variables set. What is pinned for `
 what was measured, stands in docs/decisions/0005-portable-runs.md.
 
 Not covered: processors below x86-64-v3 and other kinds, where nothing is held back. What cannot
-be re-created is for `train/replay.py`.
+be re-created is for `train/rerun.py`.
 """
 
 import os
@@ -161,7 +161,7 @@ def recreate(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -
     screen.warn(f"kernels of this run: {kernels}")
     others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     words = [sys.executable, *sys.orig_argv[1:]]
-    with suppress(OSError):  # else the replay decides
+    with suppress(OSError):  # else the rerun decides
         os.execve(sys.executable, words, others | needed | {RESTARTED: "1"})
 
 

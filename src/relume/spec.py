@@ -26,7 +26,6 @@ from relume.formats.lexer import excerpt
 from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
 from relume.lists.labels import LabelFiles
-from relume.lists.labels import never_used as never_used
 from relume.training_set import read_all_labels, read_images
 
 Warn = Callable[[str], None]

@@ -207,7 +207,7 @@ def test_a_correction_touches_nothing_and_passes(
     assert {k: v for k, v in contents(damaged).items() if not k.startswith("backup")} == before
     assert all(path.stat().st_mtime_ns == time for path, time in times.items() if path != damaged)
     assert ended.status == 2
-    assert "5 paths corrected" in ended.out
+    assert "paths corrected: 5" in ended.out
     assert "1 taken off the lists: cut off or damaged" in ended.out
     again = check(tmp_path / "fixed" / "obj.data", "net.cfg", "-json")
     kinds = {key for key, many in found_by(again).items() if many[0][0] != "note"}

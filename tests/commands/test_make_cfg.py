@@ -111,7 +111,10 @@ def test_files_that_are_there_are_replaced_only_with_force(folder: Path) -> None
     forced = relume("make-cfg", *SMALL, "-names", "set/obj.names", "-force")
 
     assert (refused.status, left) == (2, "mine")
-    assert refused.error == ("set/obj.data: there already; -force replaces them; or -out FOLDER")
+    assert refused.error == (
+        "set/obj.data: there already; -data set/obj.data takes yours as it is; "
+        "-force replaces what is there; or -out FOLDER"
+    )
     assert forced.status == 0
     assert (folder / "obj.data").read_text() != "mine"
 

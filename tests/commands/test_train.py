@@ -155,7 +155,7 @@ def test_a_change_is_refused_unless_allowed_and_then_marked(run: Path) -> None:
 
 def test_another_environment_is_marked_or_refused(run: Path) -> None:
     stopped_after(run, 2)
-    (run / "backup" / "net.backup").unlink()  # what a replay would begin from
+    (run / "backup" / "net.backup").unlink()  # what a rerun would begin from
     words = ("detector", "train", "obj.data", "net.cfg", "-threads", 2, "-workers", 1)
     refused = relume(*words, "-exact")
     assert refused.status == 2

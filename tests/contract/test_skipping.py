@@ -17,7 +17,7 @@ from relume.data.order import index_at
 from relume.errors import ImageError, RelumeError
 from relume.spec import SKIP
 from relume.train.loop import Stop
-from relume.train.replay import compared
+from relume.train.rerun import compared
 from relume.train.start import StartFlags
 from tests.command_line import relume
 from tests.contract import small_runs
@@ -166,7 +166,7 @@ def test_an_allowed_change_forgets_that_a_picture_was_skipped(
     assert end.history.marks[0].text.startswith(f"picture {EARLY + 1}: ")
 
 
-def test_a_replay_skips_what_the_run_skipped(straight: Path, damaged: Path, tmp_path: Path) -> None:
+def test_a_rerun_skips_what_the_run_skipped(straight: Path, damaged: Path, tmp_path: Path) -> None:
     folder = copied_run(damaged, tmp_path / "run")
     train_until(folder, 1)
     older = last(folder)

@@ -13,7 +13,7 @@ from relume.checking.labels import BoxSet
 from relume.datasets.anchors import nearest_anchors
 from relume.formats.layer_shapes import layer_sizes
 from relume.formats.sections import Cfg, Yolo
-from relume.spec import never_used
+from relume.lists.labels import never_used
 
 ERROR, WARNING, NOTE = Verdict
 EDGE_REL = 0.01

@@ -21,7 +21,7 @@ from relume.checkpoint import storage
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
 from relume.formats.places import RemoteFile
-from relume.spec import never_used
+from relume.lists.labels import never_used
 
 DATA_FILE, NAMES, PICTURES = "obj.data", "obj.names", "img"
 LEFT_OUT = ("train", "valid", "names", "backup", "cache", "classes")
@@ -157,10 +157,10 @@ def _corrected_labels(labels: Labels, done: Corrected) -> bytes:
     for row, line in enumerate(labels.lines):
         box = labels.boxes[row]
         if useless[row]:
-            done.changed["boxes left out: no size, or outside the picture"] += 1
+            done.changed["boxes left out, no size or outside the picture"] += 1
             continue
         if box.tobytes() in seen:
-            done.changed["boxes left out: twice in a file"] += 1
+            done.changed["boxes left out, twice in a file"] += 1
             continue
         seen.add(box.tobytes())
         cut = _inside(box.tolist())

@@ -69,7 +69,7 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
 
 
 def table_lines(groups: Sequence[Group], width: int | None) -> list[str]:
-    """Return the table: verdict, how many, and what, where, what to do.
+    """Return the table: verdict, how many (but of a single note), and what, where, what to do.
 
     Args:
         groups: in order.
@@ -77,7 +77,8 @@ def table_lines(groups: Sequence[Group], width: int | None) -> list[str]:
     """
     lines = []
     for group in groups:
-        head = f"{group.verdict.value:<7} {len(group.where):>6}  "
+        is_once = group.verdict is Verdict.NOTE and len(group.where) == 1
+        head = f"{group.verdict.value:<7} {'' if is_once else len(group.where):>6}  "
         lines += _wrapped(group.what, head, width)
         indent = " " * len(head)
         for place, detail in group.where[:MOST_PLACES]:

@@ -80,7 +80,7 @@ def _missing(path: Path, picture: Path) -> Finding:
 
 def _unreadable(error: LabelError) -> Finding:
     if error.found.startswith("class "):
-        what, remedy = "a class is out of range", error.needed
+        what, remedy = "a class is out of range", f"correct the line: {error.needed}"
     else:
         what, remedy = "a line of a label file is no box", "a box is: class x y width height"
     return Finding(ERROR, what, error.place, error.found, remedy)

@@ -286,7 +286,7 @@ def _tell(groups: list[Group], screen: Screen) -> None:
         screen.line(line)
     counts = {v: sum(group.verdict is v for group in groups) for v in Verdict}
     kinds = ", ".join(
-        f"{n} kind{'s' * (n != 1)} of {v.value}{'s' * (v is not NOTE)}"
+        f"{n} kind{'s' * (n != 1)} of {v.value}{'s' * (n != 1)}"
         for v, n in counts.items()
         if n and v is not NOTE
     )
@@ -304,7 +304,7 @@ def _tell_corrected(done: Corrected, folder: Path, cfg: str, screen: Screen) -> 
     for reason, count in done.taken_off.items():
         screen.line(f"-fix: {count:,} taken off the lists: {reason}")
     for what, count in done.changed.items():
-        screen.line(f"-fix: {count:,} {what}")
+        screen.line(f"-fix: {what}: {count:,}")
     if done.kept.get("valid") == 0:
         screen.line("-fix: no list 'valid' is left: all its pictures are trained on")
     screen.line(f"-fix: now `relume check {folder / 'obj.data'} {cfg}`")

@@ -67,7 +67,10 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
     written = [path, *([data_path] if inputs.data_text is not None else [])]
     there = [str(file) for file in written if file.exists()]
     if there and not flags.get("-force"):
-        remedy = "-force replaces them; or -out FOLDER"
+        remedy = "-force replaces what is there"
+        if inputs.data_text is not None:
+            yours = f"-data {data_path} takes yours as it is; " * data_path.exists()
+            remedy = f"{yours}{remedy}; or -out FOLDER"
         raise UsageError(" and ".join(there), "there already", "", remedy)
     said = "anchors of Darknet's own cfg"
     if inputs.has_images:

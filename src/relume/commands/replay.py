@@ -88,13 +88,12 @@ def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:
                 if kind >= 0
             ]
             used = mini_batch.indices[mini_batch.pictures_of(row)]
+            count = f"{len(tiles) + 1}: {len(labels)} box{'es' * (len(labels) != 1)}"
             lines = "+".join(str(images.lines[index]) for index in used)
-            count = f"{len(labels)} box{'es' * (len(labels) != 1)}"
-            caption = (
-                f"{len(tiles) + 1}: {count}, {Path(images.path).name}:{lines}",
-                " + ".join(str(images.paths[index]) for index in used),
-            )
-            tiles.append(Tile(rgb, labels, caption))
+            place = f"{Path(images.path).name}:{lines}"
+            # The names of several pictures have no room; their lines in the list mostly have.
+            caption = (f"{count}, {place}", str(images.paths[used[0]]))
+            tiles.append(Tile(rgb, labels, caption if len(used) == 1 else (count, place)))
     return tiles
 
 

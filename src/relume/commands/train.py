@@ -22,7 +22,7 @@ from relume.train.chart import Rhythm, draw_chart
 from relume.train.journal import Journal
 from relume.train.loop import Stop
 from relume.train.loop import train as train_loop
-from relume.train.replay import Wishes, in_this_environment
+from relume.train.rerun import Wishes, in_this_environment
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 

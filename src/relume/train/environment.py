@@ -1,7 +1,7 @@
 """The numeric environment of a run: what is set before the first number, what is recorded.
 
 The same bits come out only where the same kernels add in the same order. Threads are
-re-created on resume, kernels too (`kernels.py`); what cannot be is for `replay.py`.
+re-created on resume, kernels too (`kernels.py`); what cannot be is for `rerun.py`.
 
 Not covered: GPUs were not at hand when this was written; the settings for them follow
 PyTorch's notes on reproducibility and have run on CPUs only.

@@ -51,7 +51,7 @@ def in_this_environment(
 ) -> TrainState | None:
     """Return the state from which the run goes on here, or None if a stop was requested.
 
-    Where the environment is another, a replay decides: the state as it is if that gives the
+    Where the environment is another, a rerun decides: the state as it is if that gives the
     same bits, else with a mark in its history.
 
     Args:
@@ -59,13 +59,13 @@ def in_this_environment(
         start: what the start found.
         here: the environment of this process.
         wishes: -exact, -portable, -allow-change.
-        stop: ends the replay.
+        stop: ends the rerun.
         device: where to compute.
         say: takes a line for every decision a person should know about.
     Raises:
         OtherEnvironment: the bits differ, or may differ, and -exact was given; or -portable
             was, and the run is none.
-        UsageError: -max_time is too short for the replay.
+        UsageError: -max_time is too short for the rerun.
     """
     _check_portable(start, here, wishes)
     found = differences(start.environment, here)

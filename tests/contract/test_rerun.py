@@ -14,7 +14,7 @@ from relume.checkpoint.state import RECORD, TrainState
 from relume.errors import NotFinite, OtherEnvironment, UsageError
 from relume.train.environment import declare
 from relume.train.loop import Stop
-from relume.train.replay import Wishes, compared, in_this_environment
+from relume.train.rerun import Wishes, compared, in_this_environment
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import CPU, promised_files, read_run, start_of
 from tests.contract.starts import CUT, contents
@@ -76,7 +76,7 @@ def test_the_same_bits_under_another_name_are_exact_and_leave_the_same_files(
     assert promised_files(run) == promised_files(finished)
 
 
-def test_the_declared_environment_stays_where_the_replay_is_exact(run: Path) -> None:
+def test_the_declared_environment_stays_where_the_rerun_is_exact(run: Path) -> None:
     change_checkpoints(run, elsewhere)
     go_on(run)
 
@@ -149,7 +149,7 @@ def test_what_another_environment_computed_is_no_comparison(run: Path) -> None:
     assert "no older checkpoint to try it with" in said[-1]
 
 
-def test_a_stop_during_the_replay_changes_nothing(run: Path) -> None:
+def test_a_stop_during_the_rerun_changes_nothing(run: Path) -> None:
     change_checkpoints(run, elsewhere)
     before = contents(run)
     state, _ = settle(run, stop=Stop(requested=True))
@@ -158,7 +158,7 @@ def test_a_stop_during_the_replay_changes_nothing(run: Path) -> None:
     assert contents(run) == before
 
 
-def test_a_stopped_replay_ends_the_command_with_the_status_of_a_stop(
+def test_a_stopped_rerun_ends_the_command_with_the_status_of_a_stop(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_checkpoints(run, elsewhere)
@@ -180,7 +180,7 @@ def test_a_finished_run_is_not_computed_again(finished: Path, tmp_path: Path) ->
     assert said == []
 
 
-def test_the_replay_finds_the_first_of_several_differences(run: Path) -> None:
+def test_the_rerun_finds_the_first_of_several_differences(run: Path) -> None:
     newer = start_of(run)
     path = run / "at_2.weights"
     older = container.unpack(path.read_bytes(), path)
@@ -212,7 +212,7 @@ def test_portable_is_no_empty_word_in_a_process_with_other_kernels(fresh: Path) 
     assert promised_files(fresh) == {}
 
 
-def test_a_replay_that_max_time_cuts_off_is_an_error_and_no_endless_loop(run: Path) -> None:
+def test_a_rerun_that_max_time_cuts_off_is_an_error_and_no_endless_loop(run: Path) -> None:
     change_checkpoints(run, elsewhere)
     stop = Stop()
     stop.ends_at_s = 0.0  # long ago
