@@ -149,9 +149,17 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
             "Darknet: cutmix is for classifiers, and it or mosaic takes the place of mixup"
         )
     seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
-    sampling = _choice(data_file, "sampling", (EPOCH, REPLACEMENT), ", how pictures are drawn")
-    recipe = Recipe(network, names, images, labels, seed, sampling)
+    recipe = Recipe(network, names, images, labels, seed, sampling_of(data_file))
     return RunSpec(recipe, operation)
+
+
+def sampling_of(data_file: DataFile) -> str:
+    """Return how pictures are drawn.
+
+    Raises:
+        DataFileError: `sampling` is neither of the two words.
+    """
+    return _choice(data_file, "sampling", (EPOCH, REPLACEMENT), ", how pictures are drawn")
 
 
 def run_name(cfg: str) -> str:

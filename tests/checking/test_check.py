@@ -255,10 +255,24 @@ def test_a_folder_that_is_there_is_not_written_into(tmp_path: Path) -> None:
     assert "is there already" in ended.error
 
 
+def test_the_findings_are_told_also_where_no_correction_can_be_written(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", CFG)
+    for path in (folder / "img").glob("*.jpg"):
+        path.write_bytes(b"none")
+
+    ended = check(folder / "obj.data", folder / "net.cfg", "-fix", tmp_path / "fixed")
+
+    assert ended.status == 2
+    assert "a picture cannot be decoded" in ended.out
+    assert "nothing would be left after the correction" in ended.error
+
+
 SETTINGS: dict[str, tuple[str, str, str, str, str]] = {
     # name: (file, old, new, place, beginning of the detail)
     "unknown keys": ("obj.data", "names =", "nmaes = 1\nnames =", "obj.data:4", "there is no key"),
     "a value": ("obj.data", "names =", "savelast = x\nnames =", "obj.data:4", "savelast = x"),
+    "another value": ("obj.data", "names =", "sampling = x\nnames =", "obj.data:4", "sampling=x"),
+    "a seed": ("obj.data", "names =", "seed = 1e99\nnames =", "obj.data:4", "seed = 1e99"),
     "classes": ("obj.data", "classes = 3", "classes = 4", "obj.data:1", "classes=4"),
     "a cfg key": ("net.cfg", "momentum=", "momentun=", "net.cfg:7", "[net] has no key"),
     "filters": ("net.cfg", "filters=24", "filters=27", "net.cfg:89", "[convolutional] filters=27"),

@@ -128,7 +128,11 @@ def test_files_that_are_there_are_replaced_only_with_force(folder: Path) -> None
         ("-like yolov3 -names n -data d", "relume make-cfg: one of the two is needed; -names"),
         ("-like yolov3 -data d -out x", "-out: is given with -data, which says that itself; see"),
         ("-like yolov3 -names none", "none: cannot be read (No such file or directory)"),
-        ("-like yolov3 -names set/obj.names -width 100", "-width: 100; a multiple of 32; see"),
+        ("-like yolov3 -names set/obj.names -width 100", "-width: 100; a multiple of 32, at most"),
+        (
+            "-like yolov3 -names set/obj.names -width 3200000000000000000000",
+            "-width: 3200000000000000000000; a multiple of 32, at most 65536; see",
+        ),
         (
             "-like yolov3 -names set/obj.names -batch 6 -subdivisions 4",
             "-batch 6 -subdivisions 4: do not fit; a batch that is a multiple of subdivisions",

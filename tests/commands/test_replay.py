@@ -143,6 +143,7 @@ def test_what_has_changed_since_the_run_is_said(run: Path) -> None:
     ("words", "found"),
     [
         ((), "-iteration: is missing; one of the run's iterations, 1 to 40"),
+        (("-iteration", 1, "-out", "net.cfg"), "-out: net.cfg; a name that ends in .png"),
         (("-iteration", 0), "-iteration: 0; one of the run's iterations, 1 to 40"),
         (("-iteration", 41), "-iteration: 41; one of the run's iterations, 1 to 40"),
         (("-iteration", 3, "-out", "no/such/folder.png"), "no/such/folder.png: cannot be written"),

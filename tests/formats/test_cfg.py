@@ -378,3 +378,10 @@ def test_batch_norm_over_a_single_value_cannot_be_trained() -> None:
         parse_cfg(text, "net.cfg", "train")
 
     assert parse_cfg(text, "net.cfg", "detect").net.batch == 1
+
+
+@pytest.mark.parametrize("resize", ["1e9", "11", ".01"])
+def test_a_resize_whose_border_fits_no_memory_is_refused(resize: str) -> None:
+    message = refusal(small_cfg(yolo={"resize": resize}))
+
+    assert f"resize={resize}; resize needs a number from 0.1 to 10" in message

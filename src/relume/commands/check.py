@@ -84,11 +84,10 @@ def check(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
     _check_run(found, arguments[2] if len(arguments) > 2 else None, flags)
     groups = grouped(found.findings)
     status = _status(groups)
-    corrected = None
-    if folder is not None:
-        corrected = _corrected(found, folder)
-    if tells:
+    if tells:  # before the disk can refuse the correction
         _tell(groups, screen)
+    corrected = None if folder is None else _corrected(found, folder)
+    if tells:
         if folder is not None and corrected is not None:
             _tell_corrected(corrected, folder, arguments[1], screen)
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import storage
-from relume.commands.anchors import shapes_px, training_boxes
+from relume.commands.anchors import LARGEST_SIDE_PX, shapes_px, training_boxes
 from relume.datasets.anchors import cluster_shapes, distinct_shapes, nearest_anchors
 from relume.datasets.boxes import seen_from
 from relume.datasets.make_cfg import NETS, Net, Settings, cfg_text
@@ -144,8 +144,9 @@ def _settings(net: Net, classes: int, flags: Values) -> Settings:
     }
     width, height, batch, subdivisions = (int(flags.get(f, n)) for f, n in standard.items())
     for flag, value in (("-width", width), ("-height", height)):
-        if value < STRIDE or value % STRIDE:
-            raise UsageError(flag, str(value), f"a multiple of {STRIDE}", SEE)
+        if not STRIDE <= value <= LARGEST_SIDE_PX or value % STRIDE:
+            needed = f"a multiple of {STRIDE}, at most {LARGEST_SIDE_PX}"
+            raise UsageError(flag, str(value), needed, SEE)
     if batch < 1 or subdivisions < 1 or batch % subdivisions:
         found = f"-batch {batch} -subdivisions {subdivisions}"
         raise UsageError(found, "do not fit", "a batch that is a multiple of subdivisions", SEE)

@@ -34,7 +34,7 @@ def replay(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> 
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
     iteration = _iteration(flags, spec)
     net = spec.recipe.cfg.net
-    out = Path(str(flags.get("-out", f"replay_{spec.operation.name}_{iteration}.png")))
+    out = _out(flags, f"replay_{spec.operation.name}_{iteration}.png")
     run = _Run.of(spec)
     first = (iteration - 1) * net.batch
     batches = batches_of(spec, first, Patience(), end_position=first + net.batch)
@@ -71,6 +71,14 @@ def _iteration(flags: Mapping[str, Value], spec: RunSpec) -> int:
     if not 1 <= iteration <= last:
         raise UsageError("-iteration", str(iteration), needed)
     return iteration
+
+
+def _out(flags: Mapping[str, Value], usual: str) -> Path:
+    """Return the file to write: a slip of the hand shall replace no cfg and no photograph."""
+    out = Path(str(flags.get("-out", usual)))
+    if out.suffix.lower() != ".png":
+        raise UsageError("-out", str(out), "a name that ends in .png")
+    return out
 
 
 def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:

@@ -180,7 +180,7 @@ READ: Mapping[str, Mapping[str, Converter]] = {
         "anchors": several(number(_POSITIVE)),
         "max": integer(1),
         "jitter": number(0, 1),
-        "resize": number(_POSITIVE),
+        "resize": number(0.1, 10),
         "ignore_thresh": number(),
         "truth_thresh": number(),
         "random": number(0),
