@@ -100,13 +100,14 @@ def test_flags_stand_anywhere_and_take_their_values_along() -> None:
     [
         (
             "detector test a b c -tresh .5",
-            "-tresh: an unknown flag; did you mean -thresh?; see relume -h",
+            "-tresh: an unknown flag; did you mean -thresh?; see relume detector test -h",
         ),
         (
             "detector train a b --clear",
-            "--clear: an unknown flag; did you mean -clear?; see relume -h",
+            "--clear: an unknown flag; did you mean -clear?; see relume detector train -h",
         ),
-        ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume -h"),
+        ("split img -seeds 3", "-seeds: an unknown flag; see relume split -h"),
+        ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume detector train -h"),
         (
             "detector train a b -map",
             "-map: a flag of Darknet that relume does not support yet; leave it out",

@@ -94,7 +94,7 @@ def test_boxes_that_can_never_be_used_are_counted_and_the_first_is_named(tmp_pat
     read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), said.append)
 
     assert len(said) == 1
-    assert f"2 boxes lie outside their picture or have no size ({label} box 2, ...)" in said[0]
+    assert f"boxes outside their picture or without a size: 2 (first {label} box 2)" in said[0]
 
 
 @given(st.lists(st.floats(-2, 2, width=32), min_size=4, max_size=4), st.integers(0, 1000))

@@ -121,9 +121,14 @@ def _separated(words: list[str]) -> tuple[list[str], Values]:
                 name, "a flag of Darknet that relume does not support yet", "", "leave it out"
             )
         else:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            command, _ = _find([word for word in words if not word.startswith("-")])
+            flags = command.flags if command else known
+            near = difflib.get_close_matches(name, flags, n=1, cutoff=0.5)
             raise UsageError(
-                name, "an unknown flag", f"did you mean {near[0]}?" if near else "", "see relume -h"
+                name,
+                "an unknown flag",
+                f"did you mean {near[0]}?" if near else "",
+                _see(command) if command else "see relume -h",
             )
     return positional, given
 

@@ -96,9 +96,11 @@ COMMANDS = (
         },
         more="Keys of DATA for saving: savelast = auto, or N iterations; "
         "savebudget = gigabytes a day at most, with auto (100); saveweights = iterations from one "
-        "milestone to the next; keepstate = K, milestones that a run can go on from (all). Exit "
-        "status 0: finished; 75: stopped, the same command goes on; 2: a mistake in the input; "
-        "1: not finite.",
+        "milestone to the next; keepstate = K, milestones that a run can go on from (all). For "
+        "pictures: bad = stop, or skip those that cannot be decoded; sampling = epoch, or "
+        "replacement; cache = folder of what can be had again; cache_gb = of remote files (20). "
+        "Exit status 0: finished; 75: stopped, the same command goes on; 2: a mistake in the "
+        "input; 1: not finite.",
         before="relume.kernels:recreate",
     ),
     Command(

@@ -132,13 +132,14 @@ def check_labels(images: ImageList, found: Summary, warn: Warn) -> None:
         )
     if found.unlabelled.count:
         warn(
-            f"{images.path}: {found.unlabelled.count} of {found.rows} pictures have no label file "
-            f"({found.unlabelled.first}, ...); they are trained on as pictures without objects"
+            f"{images.path}: pictures without a label file: {found.unlabelled.count} of "
+            f"{found.rows} (first {found.unlabelled.first}); they are trained on as pictures "
+            "without objects"
         )
     if found.unused.count:
         warn(
-            f"{images.path}: {found.unused.count} boxes lie outside their picture or have no size "
-            f"({found.unused.first}, ...); they are left out, as in Darknet; a label line is "
+            f"{images.path}: boxes outside their picture or without a size: {found.unused.count} "
+            f"(first {found.unused.first}); they are left out, as in Darknet; a label line is "
             "'class x y width height', relative to the picture, centre first"
         )
     if not found.boxes:

@@ -64,7 +64,7 @@ def test_the_command_leaves_what_the_loop_leaves(run: Path, undisturbed: dict[st
     assert promised_files(run) == undisturbed
     assert ended.out.count(" avg loss") == 4
     assert ended.err.splitlines() == [
-        "relume: net.cfg:13: steps at or behind max_batches are never reached; 7, 10, "
+        "relume: net.cfg:13: steps at or behind max_batches are never reached; step 7, 10; "
         "max_batches=4; usual are 80 and 90 % of max_batches",
         "relume: seed 0, 1 threads, backup backup",
         "relume: finished: backup/net_final.weights",

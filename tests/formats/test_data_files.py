@@ -109,6 +109,7 @@ def test_missing_pictures_are_counted(tmp_path: Path) -> None:
     with pytest.raises(DataFileError) as error:
         read_image_list(path, tmp_path / "obj.data")
     assert str(error.value).startswith(f"{path}:2: a.jpg does not exist (and 1 more); ")
+    assert str(error.value).endswith("; `relume check DATA CFG` names all")
     with pytest.raises(DataFileError, match="lists no picture"):
         read_image_list(written(tmp_path, "empty.txt", "\r\n"), tmp_path / "obj.data")
     with pytest.raises(DataFileError, match="cannot be read"):

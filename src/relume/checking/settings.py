@@ -277,7 +277,7 @@ def _schedule(cfg: Cfg, section: Section) -> Iterator[Finding]:
         late = [step for step in net.steps if step >= net.max_batches]
         if late:
             what = "steps at or behind max_batches are never reached"
-            detail = f"{', '.join(map(str, late))}, {last}"
+            detail = f"step {', '.join(map(str, late))}; {last}"
             remedy = "usual are 80 and 90 % of max_batches"
             yield Finding(WARNING, what, place("steps"), detail, remedy)
         if list(net.steps) != sorted(net.steps):

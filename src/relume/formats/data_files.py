@@ -207,11 +207,12 @@ def read_image_list(
     if missing:
         line, entry = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        names_all = "; `relume check DATA CFG` names all" if more else ""
         raise DataFileError(
             f"{path}:{line}",
             f"{entry} does not exist{more}",
             "a path from the current folder, or from that of the data file",
-            "correct the line or remove it",
+            f"correct the line or remove it{names_all}",
         )
     lines, entries = zip(*numbered, strict=True)
     return ImageList(str(path), entries, lines, tuple(found))
