@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 import sys
 from dataclasses import dataclass
 from unittest import mock
@@ -9,6 +10,8 @@ from unittest import mock
 import torch
 
 from relume.cli import main
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Ended:
 
 
 def relume(*words: object, stdin: str = "") -> Ended:
-    """Run one command line and leave PyTorch's settings as they were."""
+    """Run one command line; leave PyTorch's settings and the signals as they were."""
     out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         with (
@@ -39,6 +43,8 @@ def relume(*words: object, stdin: str = "") -> Ended:
         ):
             status = main([str(word) for word in words])
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(1)
     return Ended(status, out.getvalue(), err.getvalue())

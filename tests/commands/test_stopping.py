@@ -2,14 +2,25 @@
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from relume.commands.stopping import stop_by_signal
 from relume.errors import INTERRUPTED
 from relume.screen import Screen
+from tests.command_line import STOPS
 from tests.contract.processes import CONTEXT, LONGEST_S
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_signal_is_taken_while_the_screen_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +41,22 @@ def test_a_signal_is_taken_while_the_screen_is_held(monkeypatch: pytest.MonkeyPa
     assert said == ["SIGTERM: saves after this subdivision, then stops"]
     assert "relume-signals" not in {thread.name for thread in threading.enumerate()}
     assert "relume-announcer" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_behind_the_end_does_not_spoil_the_exit_status(number: int) -> None:
+    process = CONTEXT.Process(target=_stopped_behind_the_end, args=(number,))
+    process.start()
+    process.join(LONGEST_S)
+
+    assert process.exitcode == 75
+
+
+def _stopped_behind_the_end(number: int) -> None:
+    with stop_by_signal(Screen()):
+        pass
+    os.kill(os.getpid(), number)
+    sys.exit(75)
 
 
 def test_a_second_ctrl_c_leaves_although_the_main_thread_runs_no_handler() -> None:

@@ -16,6 +16,7 @@ from relume.train.loop import Stop
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
 """Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 LEFT = "left at once; the same command goes on from the last checkpoint"
 END = 0
 """No signal has this number: the listener ends."""
@@ -46,6 +47,9 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
     That is as safe as being killed, which a checkpoint survives, and it ends a process too
     that waits for a disk that does not answer: a thread of its own hears of every signal, also
     while the main one is held up in a system call or a library and runs no handler.
+
+    Behind the end nothing is left to stop: a signal that comes then is ignored, or it would
+    spoil the exit status by which a recipe decides whether to go on.
     """
     stop = Stop()
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
@@ -93,7 +97,7 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if handler in DEFAULTS else handler)
         signal.set_wakeup_fd(fd_before)
         theirs.send(bytes([END]))
         theirs.close()
