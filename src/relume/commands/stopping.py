@@ -51,24 +51,12 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
     Behind the end nothing is left to stop: a signal that comes then is ignored, or it would
     spoil the exit status by which a recipe decides whether to go on.
     """
-    stop = Stop()
+    stop, announcer = Stop(), _Announcer(screen)
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)  # nohup: a terminal that goes away is no reason to stop
-    texts: SimpleQueue[str | None] = SimpleQueue()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-
-    def say() -> None:
-        # In a thread of its own: nobody may take its lines, and the listener must go on.
-        while (text := texts.get()) is not None:
-            if text == LEFT:
-                screen.close()
-            screen.warn(text)
-
-    def end_saying() -> None:
-        texts.put(None)
-        announcer.join(LONGEST_FAREWELL_S)
 
     def listen() -> None:
         interrupts = 0
@@ -76,20 +64,18 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
             while (number := ours.recv(1)[0]) != END:
                 interrupts += number == signal.SIGINT
                 if interrupts > 1:
-                    texts.put(LEFT)
-                    end_saying()
+                    announcer.say(LEFT)
+                    announcer.end()
                     os._exit(INTERRUPTED)
                 if number in numbers:
                     stop.requested = True
                     name = signal.Signals(number).name
-                    texts.put(f"{name}: saves after this subdivision, then stops")
+                    announcer.say(f"{name}: saves after this subdivision, then stops")
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True  # before the main thread's next step, not a little later
 
-    announcer = Thread(target=say, name="relume-announcer", daemon=True)
     listener = Thread(target=listen, name="relume-signals", daemon=True)
-    announcer.start()
     listener.start()
     fd_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     before = [signal.signal(number, request) for number in numbers]
@@ -102,4 +88,29 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
         theirs.send(bytes([END]))
         theirs.close()
         listener.join()
-        end_saying()
+        announcer.end()
+
+
+class _Announcer:
+    """Says lines in a thread of its own: nobody may take them, and the listener must go on."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._texts: SimpleQueue[str | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="relume-announcer", daemon=True)
+        self._thread.start()
+
+    def say(self, text: str) -> None:
+        """Say a line when those before have been said; LEFT is the last one of the process."""
+        self._texts.put(text)
+
+    def end(self) -> None:
+        """Wait until all has been said, but not for long."""
+        self._texts.put(None)
+        self._thread.join(LONGEST_FAREWELL_S)
+
+    def _work(self) -> None:
+        while (text := self._texts.get()) is not None:
+            if text == LEFT:
+                self._screen.close()
+            self._screen.warn(text)
