@@ -142,10 +142,10 @@ def darknet() -> None:
         began = time.perf_counter()
         shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - began
-    if shown.returncode:
+    loaded = [float(text) for text in re.findall(r"Loaded: ([\d.]+) seconds", shown.stdout)]
+    if not loaded:  # it may crash when it is done, which is no matter
         print(f"darknet: ended with {shown.returncode}: {shown.stderr[-200:]}")
         return
-    loaded = [float(text) for text in re.findall(r"Loaded: ([\d.]+) seconds", shown.stdout)]
     print(
         f"darknet: {64 * len(loaded) / seconds:.0f} pictures per second on {available_threads()} "
         f"processors, {64 * len(loaded) / seconds / available_threads():.0f} per processor "
