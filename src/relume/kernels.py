@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+# What NumPy itself sees of the processor; it has no public name, and no types.
 from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
     __cpu_dispatch__,
     __cpu_features__,

@@ -127,7 +127,7 @@ def findings_of_cost(
 def findings_of_disk(cfg: Cfg, operation: Operation) -> Iterator[Finding]:
     """Yield whether the checkpoints of a run will find room, and a folder that can be written."""
     folder = operation.backup
-    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     if not os.access(folder, os.W_OK):
         what = "the folder for checkpoints cannot be written"

@@ -73,7 +73,7 @@ def _missing(path: Path, picture: Path) -> Finding:
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         others.append(Path(*parts))
-    other = next((other for other in others if os.path.exists(other)), None)  # noqa: PTH110
+    other = next((other for other in others if os.path.exists(other)), None)
     detail = f"not there, but there is {other}" if other else ""
     return Finding(WARNING, what, str(path), detail, remedy)
 

@@ -81,7 +81,7 @@ def read_list(
 
 def whole_name(path: Path) -> str:
     """Return the one name of a file, however it is written."""
-    return str(path) if isinstance(path, RemoteFile) else os.path.abspath(path)  # noqa: PTH100
+    return str(path) if isinstance(path, RemoteFile) else os.path.abspath(path)
 
 
 def same_list(data_file: DataFile) -> bool:
@@ -114,7 +114,7 @@ def _entry(
     key: str, line: int, text: str, place: str, data_file: DataFile, folder: Path
 ) -> tuple[Entry, list[Finding]]:
     path = resolve(text, data_file.path)
-    if not os.path.exists(path):  # noqa: PTH110
+    if not os.path.exists(path):
         reason, meant = explained(text, folder)
         detail = excerpt(text) + f" ({reason})" * bool(reason)
         what = f"a picture listed in '{key}' does not exist"
@@ -150,7 +150,7 @@ def _of_two_folders(pictures: PictureList, folder: Path) -> Iterator[Finding]:
         here, there = Path(entry.text), folder / entry.text
         if entry.path is None or here.is_absolute() or isinstance(entry.path, RemoteFile):
             continue
-        if os.path.isfile(here) and os.path.isfile(there) and not os.path.samefile(here, there):  # noqa: PTH113, PTH121
+        if os.path.isfile(here) and os.path.isfile(there) and not os.path.samefile(here, there):
             what = "a relative path leads to two files; that from the current folder is taken"
             remedy = "give the command in the folder of the data file, or write whole paths"
             yield Finding(WARNING, what, pictures.place(entry), excerpt(entry.text), remedy)

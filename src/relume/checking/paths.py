@@ -44,7 +44,7 @@ def _places(text: str, folder: Path) -> list[Path]:
 
 
 def _first(paths: "Iterator[Path | None] | list[Path]") -> Path | None:
-    return next((path for path in paths if path and path.name and os.path.isfile(path)), None)  # noqa: PTH113
+    return next((path for path in paths if path and path.name and os.path.isfile(path)), None)
 
 
 def _respelled(path: Path) -> Path | None:
@@ -64,6 +64,6 @@ def _respelled(path: Path) -> Path | None:
 def _names(folder: str) -> dict[str, str]:
     """Return the names in a folder by their small letters."""
     try:
-        return {name.lower(): name for name in sorted(os.listdir(folder))}  # noqa: PTH208
+        return {one.name.lower(): one.name for one in sorted(Path(folder).iterdir())}
     except (OSError, ValueError):
         return {}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
+from relume.formats.picture_size import exif_orientation
+
 FORMS_OF_ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
     ".png": "PNG",
@@ -85,7 +87,7 @@ def _jpeg(content: bytes) -> PictureForm:
         if marker in _FRAMES:
             bits, _, _, channels = struct.unpack_from(">BHHB", content, at + 4)
         if marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _orientation(content[at + 10 : at + 2 + length])
+            orientation = exif_orientation(content[at + 10 : at + 2 + length])
         at += 2 + length
 
 
@@ -98,7 +100,7 @@ def _png(content: bytes) -> PictureForm:
             _, _, bits, colour = struct.unpack_from(">IIBB", data)
             channels = 1 if colour in (0, 4) else 3
         elif kind == b"eXIf":
-            orientation = _orientation(data)
+            orientation = exif_orientation(data)
         elif kind == b"IEND":
             is_whole = True
             break
@@ -116,20 +118,3 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
         yield kind, data, crc32(data, crc32(kind)) == checksum
         at += 12 + length
-
-
-def _orientation(exif: bytes) -> int:
-    """Return the orientation in a block of EXIF, which is a TIFF; 1 if there is none."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (at,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, at)
-        for k in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, at + 2 + 12 * k)
-            if tag == 0x0112:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1

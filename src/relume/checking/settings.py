@@ -130,7 +130,7 @@ def _with_meant_files(data_file: DataFile) -> tuple[DataFile, list[Finding]]:
     findings, values = [], dict(data_file.values)
     for key in ("train", "valid", "names"):
         text = values.get(key)
-        if text is None or is_url(text) or os.path.exists(resolve(text, data_file.path)):  # noqa: PTH110
+        if text is None or is_url(text) or os.path.exists(resolve(text, data_file.path)):
             continue
         reason, meant = explained(text, Path(data_file.path).parent)
         if meant is not None:

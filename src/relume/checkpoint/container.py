@@ -135,6 +135,7 @@ def file_parts(
     manifest = [_json({**contents.manifest, "darknet": said.pop(DARKNET), "entries": said})]
     begins = {DARKNET: 0}
     out = _Parts(darknet[1])
+    # The type asks for a whole file, but all that zipfile calls is what _Parts has.
     with zipfile.ZipFile(out, "w") as archive:  # type: ignore[call-overload]
         archive.comment = COMMENT + b"0" * DIGEST_BYTES
         for name, parts in [(MANIFEST, manifest), *entries]:
@@ -222,9 +223,7 @@ def unpack(data: Buffer, place: object) -> TrainState:
     verify(data, place)
     try:
         return _read(data, place)
-    except Exception as error:
-        # The digest is right, so these bytes were written like this, by something else; what
-        # that can do wrong has no list.
+    except Exception as error:  # the bytes are as something wrote them: what it did has no list
         raise Damaged(
             place,
             f"the digest is right but the contents cannot be read ({error})",

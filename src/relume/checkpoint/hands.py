@@ -24,6 +24,7 @@ class Hands:
 
     def start(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> Future[T]:
         """Do some work in a thread."""
+        # mypy does not follow one ParamSpec through another.
         return self._pool.submit(self._counted, work, *args, **options)  # type: ignore[arg-type]
 
     def taken_processor_s(self) -> float:

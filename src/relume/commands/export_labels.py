@@ -34,7 +34,7 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
         _PARTS[key]: read_labelled(paths, len(names)) for key, paths in _lists(data_file).items()
     }
     every = [one.path for labelled in parts.values() for one in labelled]
-    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in every]))  # noqa: PTH100
+    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in every]))
     files = dict((_coco if form == "coco" else _voc)(parts, names, root, out))
     if (there := [path for path in files if path.exists()]) and not flags.get("-force"):
         raise UsageError(there[0], "there already", "", "-force replaces it")
@@ -96,7 +96,7 @@ def _voc(
 
 
 def _annotated(one: Labelled, names: tuple[str, ...], root: Path) -> tuple[Annotated, Size]:
-    name = Path(os.path.abspath(one.path)).relative_to(root).as_posix()  # noqa: PTH100
+    name = Path(os.path.abspath(one.path)).relative_to(root).as_posix()
     if not is_text(name):
         raise DataFileError(repr(name), "the picture's name is no text", "another name")
     size_px = picture_size_px(one.path)

@@ -190,4 +190,4 @@ def _share(part: int, whole: int) -> str:
 
 
 def _whole(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - links stay links
+    return os.path.abspath(path)

@@ -137,7 +137,7 @@ def seen_from(folder: Path, path: Path) -> str:
     Raises:
         DataFileError: a path that no list can hold, since it has a line break.
     """
-    home, whole = (Path(os.path.abspath(place)) for place in (folder, path))  # noqa: PTH100
+    home, whole = (Path(os.path.abspath(place)) for place in (folder, path))
     entry = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
     if len(entry.splitlines()) != 1 or entry != entry.strip():
         needed = "no line break in it, no space at its ends"

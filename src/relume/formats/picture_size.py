@@ -40,7 +40,7 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     at, kind = 8, b""
     while kind != b"IDAT":
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"eXIf" and _orientation(data[at + 8 : at + 8 + length]) in _TURNED:
+        if kind == b"eXIf" and exif_orientation(data[at + 8 : at + 8 + length]) in _TURNED:
             return _size(height, width)
         at += 12 + length
     return _size(width, height)
@@ -65,11 +65,12 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if kind == 0xDA:  # the picture itself
             return None
         if kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            turned = _orientation(data[at + 10 : at + 2 + length]) in _TURNED
+            turned = exif_orientation(data[at + 10 : at + 2 + length]) in _TURNED
         at += 2 + length
 
 
-def _orientation(exif: bytes) -> int:
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, in a block of EXIF, which is a TIFF; 1 if there is none."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return 1
@@ -79,7 +80,7 @@ def _orientation(exif: bytes) -> int:
         for field in range(count):
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, at + 2 + 12 * field)
             if tag == 0x0112:
-                return int(value)
+                return int(value) if 1 <= value <= 8 else 1
     except struct.error:
         pass
     return 1

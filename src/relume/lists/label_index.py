@@ -31,6 +31,7 @@ from relume.lists.label_block import (
     write_block,
 )
 from relume.lists.long_list import ListFile, image_list, index_path, make_index, read_index
+from relume.lists.sealed import read_sealed, write_sealed
 
 ROWS = 8192
 """Of a block: a second of reading, a megabyte."""
@@ -96,11 +97,12 @@ def place_of(
 
 def read_summary(place: Place) -> Summary | None:
     """Return what an index says in all; None if it is not whole, or holds what must be mended."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        digest, _, text = (place.folder / SUMMARY).read_bytes().partition(b"\n")
-        if xxhash.xxh3_128_hexdigest(text).encode() == digest:
-            summary = summary_from(json.loads(text))
-            return summary if summary.rows == place.rows and summary.is_clean else None
+    text = read_sealed(place.folder / SUMMARY)
+    if text is None:
+        return None
+    with suppress(ValueError, KeyError, TypeError):  # whole, but written by something else
+        summary = summary_from(json.loads(text))
+        return summary if summary.rows == place.rows and summary.is_clean else None
     return None
 
 
@@ -142,9 +144,7 @@ def build(
     total = Summary()
     for first in place.blocks():
         total = total.plus(found[first])
-    text = json.dumps(asdict(total)).encode()
-    digest = xxhash.xxh3_128_hexdigest(text).encode()
-    storage.write_replaceable(place.folder / SUMMARY, (digest, b"\n", text))
+    write_sealed(place.folder / SUMMARY, json.dumps(asdict(total)).encode())
     return total
 
 

@@ -28,6 +28,7 @@ from relume.checkpoint.tensors import bytes_of
 from relume.errors import DataFileError, StorageError, Unavailable
 from relume.formats.data_files import ImageList, Remote, all_local, candidate_paths, read_image_list
 from relume.formats.rows import Rows
+from relume.lists.sealed import read_sealed, write_sealed
 
 COMPARED_AT_START = 100_000
 """Entries up to which all pictures are looked for, and all labels read, at every start."""
@@ -35,7 +36,6 @@ EVERY = 16
 """Entries from one known beginning to the next: half a byte of memory each, and as fast."""
 CHUNK_BYTES = 1 << 20
 MAGIC = b"relume list 1\n"
-DIGEST_BYTES = 32
 BOM = b"\xef\xbb\xbf"
 _MAY_BE_BLANK = frozenset(b"\t\v\f\x1c\x1d\x1e\x1f ") | {0xC2, 0xE1, 0xE2, 0xE3}
 """First bytes of the characters that str.strip takes away, in UTF-8."""
@@ -182,7 +182,7 @@ def image_list(
 
     # What leads to the first picture is tried first for all, whatever is asked for before.
     firsts = list(candidate_paths(entry(0), folder))
-    way = next((i for i, path in enumerate(firsts) if os.path.exists(path)), None)  # noqa: PTH110
+    way = next((i for i, path in enumerate(firsts) if os.path.exists(path)), None)
     if way is None and not remote(entry(0)):
         raise DataFileError(
             f"{file.path}:{number(0)}",
@@ -252,18 +252,14 @@ def make_index(file: ListFile, digest: str) -> ListIndex:
 
 def read_index(path: Path, digest: str) -> ListIndex | None:
     """Return a kept index; None if there is none, or it is not as it was written."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    body = memoryview(data)[:-DIGEST_BYTES]
-    if xxhash.xxh3_128_hexdigest(body).encode() != data[-DIGEST_BYTES:]:
+    data = read_sealed(path)
+    if data is None:
         return None
     with suppress(ValueError, KeyError, TypeError):  # whole, but written by something else
         magic, first, _ = data[: data.index(b"\n", len(MAGIC)) + 1].split(b"\n")
         said = json.loads(first)
         begin = len(magic) + len(first) + 2
-        numbers = np.frombuffer(body[begin:], "<u8")
+        numbers = np.frombuffer(data, "<u8", offset=begin)
         if magic + b"\n" == MAGIC and said["digest"] == digest:
             count, begins = int(said["count"]), -(-int(said["count"]) // EVERY)
             head = (said["size_bytes"], said["identity"], count)
@@ -285,12 +281,8 @@ def write_index(path: Path, index: ListIndex) -> None:
     }
     head = MAGIC + json.dumps(said).encode()
     head += b" " * (-(len(head) + 1) % 8) + b"\n"  # the numbers behind it are aligned
-    parts: list[bytes | memoryview] = [head, bytes_of(index.starts), bytes_of(index.skipped)]
-    hasher = xxhash.xxh3_128()
-    for part in parts:
-        hasher.update(part)
     storage.make_folder(path.parent)
-    storage.write_replaceable(path, (*parts, hasher.hexdigest().encode()))
+    write_sealed(path, head, bytes_of(index.starts), bytes_of(index.skipped))
 
 
 def _kept_index(file: ListFile, digest: str, folder: Path, say: Say) -> ListIndex:
