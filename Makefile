@@ -22,7 +22,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.loading
 
 prove: .venv/installed
-	$(BIN)/python -m tests.prove
+	$(BIN)/python -m tests.long_proofs
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -32,9 +32,9 @@ import torch
 
 from benchmarks.inputs import write_inputs
 from relume.checkpoint import container, storage
+from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.hands import Hands
-from relume.checkpoint.image import FileImage
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import RECORD, TrainState
 from relume.spec import Flags, RunSpec, read_spec

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import relume
-from tests.prove.proof import LONG_TESTS
+from tests.long_proofs.proof import LONG_TESTS
 
 PACKAGE = Path(relume.__file__).parent
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60

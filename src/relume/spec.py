@@ -25,7 +25,7 @@ from relume.formats.data_files import (
 from relume.formats.lexer import excerpt
 from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
-from relume.lists.labels import LabelFiles
+from relume.lists.label_files import LabelFiles
 from relume.training_set import read_all_labels, read_images
 
 Warn = Callable[[str], None]

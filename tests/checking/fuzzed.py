@@ -11,7 +11,7 @@ from relume.checking.boxes import findings_of_boxes, findings_of_sizes, useless_
 from relume.checking.cost import findings_of_disk, least_bytes, parameter_bytes
 from relume.checking.findings import Finding, grouped, table_lines
 from relume.checking.known import read_known
-from relume.checking.labels import box_set, read_all_lines
+from relume.checking.label_lines import box_set, read_all_lines
 from relume.checking.lists import read_list
 from relume.checking.picture_forms import form_of
 from relume.checking.pictures import facts_of

@@ -11,7 +11,7 @@ from relume.data.order import index_at
 from relume.errors import DataFileError, LabelError, OtherRecipe
 from relume.formats.data_files import label_path
 from relume.lists import long_list
-from relume.lists.labels import LABEL_BITS, LabelFiles
+from relume.lists.label_files import LABEL_BITS, LabelFiles
 from relume.train.loop import Stop
 from relume.train.start import StartFlags
 from tests.command_line import relume

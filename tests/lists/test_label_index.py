@@ -12,8 +12,8 @@ from relume.errors import DataFileError
 from relume.formats.data_files import read_labels
 from relume.lists import label_block, long_list
 from relume.lists.label_block import ABSENT, UNLABELLED, WRONG, make_block, read_block
+from relume.lists.label_files import label_digest
 from relume.lists.label_index import Place, blocks_of, build, place_of, read_summary
-from relume.lists.labels import label_digest
 from relume.lists.long_list import read_list
 
 CLASSES, PICTURES, ROWS = 3, 10, 4

@@ -10,11 +10,11 @@ from pathlib import Path
 from relume.checking.boxes import findings_of_boxes, findings_of_sizes
 from relume.checking.findings import Finding, Group, Verdict, grouped
 from relume.checking.known import known_path, read_known
-from relume.checking.labels import box_set_of_arrays
+from relume.checking.label_lines import box_set_of_arrays
 from relume.checking.pictures import findings_of_picture, look_at
 from relume.checking.settings import findings_of_cfg
 from relume.errors import Undecodable
-from relume.lists.labels import LabelFiles
+from relume.lists.label_files import LabelFiles
 from relume.spec import SKIP, RunSpec
 
 

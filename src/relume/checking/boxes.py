@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.checking.findings import Finding, Verdict
-from relume.checking.labels import BoxSet
+from relume.checking.label_lines import BoxSet
 from relume.datasets.anchors import nearest_anchors
 from relume.formats.layer_shapes import layer_sizes
 from relume.formats.sections import Cfg, Yolo
-from relume.lists.labels import never_used
+from relume.lists.label_files import never_used
 
 ERROR, WARNING, NOTE = Verdict
 EDGE_REL = 0.01

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from relume.checking.data_set import DataSet, Member
-from relume.checking.labels import Labels, read_all_lines
+from relume.checking.label_lines import Labels, read_all_lines
 from relume.checking.pictures import look_at
 from relume.checking.settings import Settings
 from relume.checkpoint import storage
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
 from relume.formats.places import RemoteFile
-from relume.lists.labels import never_used
+from relume.lists.label_files import never_used
 
 DATA_FILE, NAMES, PICTURES = "obj.data", "obj.names", "img"
 LEFT_OUT = ("train", "valid", "names", "backup", "cache", "classes")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
 from relume.checkpoint.hands import Hands
-from relume.checkpoint.image import FileImage
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
 from relume.errors import RelumeError, StorageError

@@ -17,7 +17,7 @@ from relume.datasets.anchors_chart import draw_clusters
 from relume.datasets.boxes import ANY_CLASS, Boxes, boxes_per_class, classes_of
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import DataFile, ImageList, read_data_file
-from relume.lists.labels import never_used
+from relume.lists.label_files import never_used
 from relume.screen import Screen
 from relume.spec import cache_folder, cache_gigabytes
 from relume.training_set import read_all_labels, read_images

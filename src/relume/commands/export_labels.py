@@ -6,7 +6,7 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import write_each_durably
-from relume.commands.picture_sizes import picture_size_px
+from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
 from relume.datasets.coco import format_coco

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import write_each_durably
-from relume.commands.picture_sizes import picture_size_px
+from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
 from relume.datasets.layouts import TEST, TRAIN, VALID, DataSet, read_coco, read_voc

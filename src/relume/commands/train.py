@@ -12,7 +12,7 @@ from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
-from relume.commands.labels import look_through
+from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.screen import Screen

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from relume.data.patience import Patience
-from relume.errors import Undecodable
-from relume.formats.picture_size import picture_size
+from relume.errors import ImageError, Undecodable
+from relume.formats.picture_size import HEADER_BYTES, picture_size
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, channels], RGB or one grey channel."""
@@ -84,6 +84,23 @@ def read_picture(
         bad.digest = digest
         raise bad
     return Picture(pixels, size_px, digest)
+
+
+def picture_size_px(path: Path) -> tuple[int, int]:
+    """Return a file's (width, height), upright; by its beginning if that says it, else decoded.
+
+    Raises:
+        ImageError: the file cannot be read, or is no picture.
+    """
+    try:
+        with path.open("rb") as file:
+            size = picture_size(file.read(HEADER_BYTES))
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})") from error
+    if size is not None:
+        return size
+    width, height = read_picture(path, 1).size_px
+    return width, height
 
 
 def decode_picture(content: bytes, channels: int) -> Pixels | None:

@@ -18,7 +18,7 @@ from relume.errors import ImageError, Undecodable
 from relume.formats.data_files import parse_labels
 from relume.formats.rows import Listed
 from relume.formats.sections import Net, Yolo
-from relume.lists.labels import LabelFiles, shared_digest
+from relume.lists.label_files import LabelFiles, shared_digest
 
 MOST_BAD_TOGETHER = 1000
 """Pictures in a row that cannot be decoded: no mishap of single files any more."""
@@ -55,7 +55,7 @@ class Sample:
     indices: tuple[int, ...]
     """Row in the image list of every picture it is made of."""
     digests: tuple[int, ...]
-    """XXH3-64 of their files' bytes; with a long list their labels share it (lists/labels.py)."""
+    """XXH3-64 of their files' bytes; of a long list shared with labels (lists/label_files.py)."""
     skipped: Mapping[int, int]
     """Digest by row of the pictures that could not be decoded, in whose place others stand."""
 

@@ -23,7 +23,7 @@ from relume.errors import RelumeError
 from relume.formats.data_files import ImageList, label_path, parse_labels
 from relume.formats.picture_size import HEADER_BYTES, picture_size
 from relume.formats.places import is_url
-from relume.lists.labels import Boxes, label_digest, never_used
+from relume.lists.label_files import Boxes, label_digest, never_used
 from relume.lists.sealed import read_sealed, write_sealed
 
 MAGIC = b"relume labels 1\n"
@@ -32,7 +32,7 @@ RACY_NS = 2_000_000_000
 ROW = np.dtype(
     [
         ("stamp", "<u8"),  # of sizes and times of both files; 0: look again
-        ("digest", "<u8"),  # of the boxes, as labels.label_digest
+        ("digest", "<u8"),  # of the boxes, as label_files.label_digest
         ("boxes", "<u4"),
         ("width", "<u4"),  # of the picture set upright; 0: its first bytes do not say
         ("height", "<u4"),

@@ -6,7 +6,7 @@ identifies the list, is found once and kept in a file that is named after the di
 list's bytes. Those are read at every start, so a list that has changed has another index; an
 index that is damaged is made again.
 
-Not covered: what stands behind the entries (labels.py), and lists that are short, which
+Not covered: what stands behind the entries (label_files.py), and lists that are short, which
 formats/data_files.py reads as a whole.
 """
 

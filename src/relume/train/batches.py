@@ -12,7 +12,7 @@ from relume.data.sample import Source
 from relume.errors import ImageError, LabelError, RelumeError
 from relume.formats.data_files import ImageList
 from relume.formats.rows import Listed, Rows
-from relume.lists.labels import PICTURE_BITS, LabelFiles
+from relume.lists.label_files import PICTURE_BITS, LabelFiles
 from relume.schedule import input_size
 from relume.spec import REPLACEMENT, SKIP, Recipe, RunSpec
 from relume.train.partial import Partial

@@ -36,7 +36,7 @@ from relume.errors import (
     RelumeError,
 )
 from relume.formats.data_files import read_labels
-from relume.lists.labels import LabelFiles, shared_digest, shared_digests
+from relume.lists.label_files import LabelFiles, shared_digest, shared_digests
 from relume.model.network import Network
 from relume.spec import RunSpec
 from relume.train.batches import changed_file

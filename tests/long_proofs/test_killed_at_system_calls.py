@@ -1,7 +1,7 @@
 """The short form of the kills at system calls: as in `make prove`, smaller numbers.
 
 Needs nothing but this checkout and strace:
-python -m pytest tests/prove/test_killed_at_system_calls.py
+python -m pytest tests/long_proofs/test_killed_at_system_calls.py
 """
 
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.prove import controls, syscalls
-from tests.prove.piece import Outcome
+from tests.long_proofs import controls, syscalls
+from tests.long_proofs.piece import Outcome
 
 
 def tracing_refused() -> str:

@@ -11,8 +11,8 @@ from relume.checkpoint import container, storage
 from relume.checkpoint.disk import Buffer
 from relume.checkpoint.state import TrainState
 from tests.checkpoint.faults import Passing
-from tests.prove import chain, damage, kills, power_cuts, refusals, syscalls
-from tests.prove.piece import Outcome, Piece
+from tests.long_proofs import chain, damage, kills, power_cuts, refusals, syscalls
+from tests.long_proofs.piece import Outcome, Piece
 
 
 class WithoutFsync(Passing):

@@ -1,16 +1,16 @@
 """The short form of the kills and the chained resumes: as in `make prove`, smaller numbers.
 
 Needs nothing but this checkout:
-python -m pytest tests/prove/test_killed.py
+python -m pytest tests/long_proofs/test_killed.py
 """
 
 from pathlib import Path
 
 import pytest
 
-from tests.prove import chain, controls, kills
-from tests.prove.ledger import Ledger
-from tests.prove.piece import Outcome, Piece
+from tests.long_proofs import chain, controls, kills
+from tests.long_proofs.ledger import Ledger
+from tests.long_proofs.piece import Outcome, Piece
 
 SEED = 5
 

@@ -11,7 +11,7 @@ from relume.data.sample import Source, load_sample
 from relume.errors import Unavailable
 from relume.formats.data_files import ImageList
 from relume.formats.sections import Net, Yolo
-from relume.lists.labels import LABEL_BITS, LabelFiles, label_digest
+from relume.lists.label_files import LABEL_BITS, LabelFiles, label_digest
 
 NET = Net(
     line=1, batch=1, written_batch=1, subdivisions=1, width=64, height=64, channels=3,

@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.prove.piece import Outcome, Piece
+from tests.long_proofs.piece import Outcome, Piece
 
 ROOT = Path(__file__).parent.parent.parent
 PROVEN_FOLDERS = ("src", "tests")

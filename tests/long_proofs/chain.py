@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run
-from tests.prove.kills import BEGUN, STOPPED, timed
-from tests.prove.piece import Outcome, Piece, draws_of
-from tests.prove.variants import differences, trained, variant, write_variant
+from tests.long_proofs.kills import BEGUN, STOPPED, timed
+from tests.long_proofs.piece import Outcome, Piece, draws_of
+from tests.long_proofs.variants import differences, trained, variant, write_variant
 
 RESUMES = 200
 LONGEST = 2.0

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relume.checkpoint import container, image, storage
+from relume.checkpoint import container, file_image, storage
 from relume.checkpoint.container import pack
 from relume.checkpoint.disk import Buffer, Disk
+from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.hands import Hands
-from relume.checkpoint.image import FileImage
 from relume.checkpoint.state import TrainState
 from tests.checkpoint.states import history_of, tiny_state
 
@@ -46,7 +46,7 @@ def test_the_file_is_the_one_that_is_packed_at_once(
     state = replace(state, recipe=replace(state.recipe, names=(name,)))
     hands = Hands(2) if helped else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image, "PIECE_BYTES", piece_bytes)
+        patch.setattr(file_image, "PIECE_BYTES", piece_bytes)
 
         found = b"".join(bytes(piece) for piece in held(state, hands).pieces(hands))
 
@@ -58,7 +58,7 @@ def test_the_file_is_the_one_that_is_packed_at_once(
 def test_a_piece_that_has_been_given_out_does_not_change(
     monkeypatch: pytest.MonkeyPatch, hands: Hands
 ) -> None:
-    monkeypatch.setattr(image, "PIECE_BYTES", 512)
+    monkeypatch.setattr(file_image, "PIECE_BYTES", 512)
     held_image = held(tiny_state())
     given_out = [(piece, bytes(piece)) for piece in held_image.pieces(hands)]
 
@@ -119,7 +119,7 @@ def test_a_file_that_the_disk_refused_leaves_nothing_in_the_next_one(
         assert may_seal.wait(10)
         return seals_of(contents)
 
-    monkeypatch.setattr(image, "PIECE_BYTES", 512)
+    monkeypatch.setattr(file_image, "PIECE_BYTES", 512)
     held_image = held(tiny_state(2))
     monkeypatch.setattr(container, "seals_of", slow)
     refused = held_image.pieces(hands)
@@ -141,7 +141,7 @@ def test_the_memory_is_written_without_another_copy(
             written.append(np.frombuffer(data, np.uint8).ctypes.data)
             super().write(descriptor, data)
 
-    monkeypatch.setattr(image, "PIECE_BYTES", 8192)
+    monkeypatch.setattr(file_image, "PIECE_BYTES", 8192)
     monkeypatch.setattr(storage, "DISK", Watched())
     held_image = held(replace(tiny_state(), history=history_of(1000)))
     storage.write_stream_durably(tmp_path / "last", held_image.pieces())

@@ -16,8 +16,15 @@ import numpy as np
 
 from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run
-from tests.prove.piece import Outcome, Piece, draws_of
-from tests.prove.variants import VARIANTS, Variant, differences, trained, variant, write_variant
+from tests.long_proofs.piece import Outcome, Piece, draws_of
+from tests.long_proofs.variants import (
+    VARIANTS,
+    Variant,
+    differences,
+    trained,
+    variant,
+    write_variant,
+)
 
 KILLS = 42
 """Of one run; 26 runs make 1,092."""

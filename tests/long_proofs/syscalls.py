@@ -17,8 +17,8 @@ import torch
 from tests.cfg_texts import SMALL_ANCHORS, convolution, head, net
 from tests.contract.processes import Relume
 from tests.contract.small_runs import train_until
-from tests.prove.piece import Outcome, Piece
-from tests.prove.variants import Variant, differences, trained, write_variant
+from tests.long_proofs.piece import Outcome, Piece
+from tests.long_proofs.variants import Variant, differences, trained, write_variant
 
 CALLS = (
     *("open", "openat", "creat", "close", "write", "pwrite64", "writev", "pwritev", "pwritev2"),

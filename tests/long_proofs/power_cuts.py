@@ -24,8 +24,8 @@ from relume.checkpoint.state import TrainState
 from relume.errors import RelumeError
 from tests.checkpoint.faults import Faults, Passing
 from tests.checkpoint.states import tiny_state
-from tests.prove.disk_model import Operation, Recorder, folder_holding
-from tests.prove.piece import Outcome, Piece, draws_of, folder_in_memory
+from tests.long_proofs.disk_model import Operation, Recorder, folder_holding
+from tests.long_proofs.piece import Outcome, Piece, draws_of, folder_in_memory
 
 END = 7
 """Iterations of the run; it has milestones at 3 and 6."""

@@ -1,15 +1,15 @@
 """The short form of power cuts, refusals and damage: as in `make prove`, smaller numbers.
 
 Needs nothing but this checkout:
-python -m pytest tests/prove/test_disk.py
+python -m pytest tests/long_proofs/test_disk.py
 """
 
 from pathlib import Path
 
 import pytest
 
-from tests.prove import controls, damage, power_cuts, refusals
-from tests.prove.piece import Outcome
+from tests.long_proofs import controls, damage, power_cuts, refusals
+from tests.long_proofs.piece import Outcome
 
 SEED = 5
 IN_MEMORY = ("power cuts", "refusals", "damage")

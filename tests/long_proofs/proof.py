@@ -1,6 +1,6 @@
 """`make prove`: the long proofs. Interrupt it as you like; the same command goes on.
 
-    python -m tests.prove [-h] [--seed S] [--processes N] [--only PART]
+    python -m tests.long_proofs [-h] [--seed S] [--processes N] [--only PART]
 
 What has been proven stands in .prove/ledger.jsonl, for this very source: a changed file, another
 library or another seed begins anew. The folder of a piece that failed stays in .prove/failed/.
@@ -19,9 +19,9 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.prove import chain, controls, damage, kills, power_cuts, refusals, syscalls
-from tests.prove.ledger import ROOT, Ledger, digest_of_source
-from tests.prove.piece import Outcome, Piece, leave
+from tests.long_proofs import chain, controls, damage, kills, power_cuts, refusals, syscalls
+from tests.long_proofs.ledger import ROOT, Ledger, digest_of_source
+from tests.long_proofs.piece import Outcome, Piece, leave
 
 FOLDER = ROOT / ".prove"
 LONG_TESTS = (

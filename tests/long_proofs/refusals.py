@@ -14,9 +14,9 @@ from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good, remove_temporaries
 from relume.errors import StorageError
 from tests.checkpoint.faults import Faults, Passing
-from tests.prove.disk_model import Recorder
-from tests.prove.piece import Outcome, Piece, folder_in_memory
-from tests.prove.power_cuts import Wrap, generations, go_on, packed, undisturbed
+from tests.long_proofs.disk_model import Recorder
+from tests.long_proofs.piece import Outcome, Piece, folder_in_memory
+from tests.long_proofs.power_cuts import Wrap, generations, go_on, packed, undisturbed
 
 BEGUN = 4
 ERRORS = (errno.EIO, errno.ENOSPC)

@@ -10,7 +10,7 @@ from contextlib import closing
 from relume.errors import StorageError
 from relume.formats.places import RemoteFile
 from relume.lists import label_index
-from relume.lists.labels import LabelFiles
+from relume.lists.label_files import LabelFiles
 from relume.screen import Screen
 from relume.spec import RunSpec
 from relume.training_set import check_labels

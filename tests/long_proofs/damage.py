@@ -23,7 +23,7 @@ from relume.formats.weights import layout
 from tests.checkpoint.states import history_of, tiny_state
 from tests.contract.small_runs import start_of, train_until
 from tests.contract.starts import contents, small_run
-from tests.prove.piece import Outcome, Piece, draws_of, folder_in_memory
+from tests.long_proofs.piece import Outcome, Piece, draws_of, folder_in_memory
 
 BLOCK = 512
 HEADER_BYTES = 20
