@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"errors", "draws", "formats", "lists"},
     "model": {"draws", "formats"},
     "checkpoint": {"errors", "formats", "schedule"},
-    "kernels": {"errors", "formats", "spec", "checkpoint", "screen"},
+    "kernels": {"errors", "formats", "spec", "checkpoint", "screen", "command_table"},
     "train": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("kernels", "figures", "draws"),
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
-        "checking",
+        *("checking", "command_table"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

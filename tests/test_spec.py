@@ -14,13 +14,13 @@ from relume.errors import DataFileError
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file, read_image_list
 from relume.formats.sections import Yolo
+from relume.lists.identity import list_identity
 from relume.lists.label_files import never_used
 from relume.spec import (
     REPLACEMENT,
     Flags,
     Recipe,
     backup_folder,
-    list_identity,
     read_spec,
     run_name,
 )

@@ -21,6 +21,7 @@ from relume.command_table import (
     Command,
     Kind,
     Value,
+    Values,
 )
 from relume.errors import (
     INTERRUPTED,
@@ -34,8 +35,6 @@ from relume.screen import Screen
 
 USER_ERROR = 2
 TRAINING_ERROR = 1
-
-Values = Mapping[str, Value]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Value = str | int | float | bool
+Values = Mapping[str, Value]
+"""The flags of a command line that were given, by name."""
 Kind = type[str] | type[int] | type[float] | type[bool]
 
 

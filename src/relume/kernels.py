@@ -25,12 +25,12 @@ from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
 
 from relume.checkpoint import container
 from relume.checkpoint.folder import run_files
+from relume.command_table import Values
 from relume.errors import OtherEnvironment, RelumeError
 from relume.formats.data_files import read_data_file
 from relume.screen import Screen
 from relume.spec import backup_folder, run_name
 
-Value = str | int | float | bool
 Variables = dict[str, str]
 
 VARIABLES = (
@@ -142,7 +142,7 @@ def needed_variables(kernels: str, level: str) -> Variables | None:
     return (_held_back() if (then, level) == (AVX2, AVX512) else {}) | needed
 
 
-def recreate(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> None:
+def recreate(arguments: list[str], flags: Values, screen: Screen) -> None:
     """Begin this process again if `detector train` needs other kernels than it would get.
 
     Args:
@@ -166,7 +166,7 @@ def recreate(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -
         os.execve(sys.executable, words, others | needed | {RESTARTED: "1"})
 
 
-def _recorded_kernels(arguments: list[str], flags: Mapping[str, Value]) -> str | None:
+def _recorded_kernels(arguments: list[str], flags: Values) -> str | None:
     """Return what the checkpoint that the start will probably take says about its kernels.
 
     Nothing is verified: the start itself does that, and says what is wrong.

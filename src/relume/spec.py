@@ -23,8 +23,8 @@ from relume.formats.data_files import (
     resolve,
 )
 from relume.formats.lexer import excerpt
-from relume.formats.rows import Listed
 from relume.formats.sections import Cfg
+from relume.lists.identity import list_identity
 from relume.lists.label_files import LabelFiles
 from relume.training_set import read_all_labels, read_images
 
@@ -198,30 +198,6 @@ def cache_folder(data_file: DataFile) -> Path:
     """Return `cache=`, found as backup_folder finds its folder; or `cache` in that."""
     text = data_file.text("cache", "")
     return _folder(data_file, text) if text else backup_folder(data_file) / "cache"
-
-
-def list_identity(entries: Listed[str]) -> str:
-    """Return count and digest of an image list; the entries' common folder is left out.
-
-    So a data set that was moved as a whole is the same data set.
-    """
-    folders = {entry.replace("\\", "/").rpartition("/")[0] for entry in entries}
-    common = _common_folder(folders)
-    hasher = xxhash.xxh3_128()
-    for entry in entries:
-        rest = entry.replace("\\", "/")[len(common) :].lstrip("/")
-        hasher.update(rest.encode("utf-8", "surrogateescape") + b"\n")
-    return f"{len(entries)} pictures {hasher.hexdigest()}"
-
-
-def _common_folder(folders: set[str]) -> str:
-    parts = [folder.split("/") for folder in folders]
-    common = []
-    for column in zip(*parts, strict=False):
-        if len(set(column)) > 1:
-            break
-        common.append(column[0])
-    return "/".join(common)
 
 
 def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:

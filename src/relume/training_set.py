@@ -14,6 +14,7 @@ import numpy as np
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import DataFileError, LabelError
 from relume.formats.data_files import (
+    Boxes,
     DataFile,
     ImageList,
     LabelFile,
@@ -25,7 +26,7 @@ from relume.formats.data_files import (
 )
 from relume.formats.places import RemoteFile, is_url, remote_path
 from relume.lists.label_block import Summary, Tally
-from relume.lists.label_files import Boxes, never_used
+from relume.lists.label_files import never_used
 from relume.lists.long_list import read_list
 from relume.lists.store import Store, entries_on
 

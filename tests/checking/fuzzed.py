@@ -12,7 +12,7 @@ from relume.checking.cost import findings_of_disk, least_bytes, parameter_bytes
 from relume.checking.findings import Finding, grouped, table_lines
 from relume.checking.known import read_known
 from relume.checking.label_lines import box_set, read_all_lines
-from relume.checking.lists import read_list
+from relume.checking.lists import read_every_entry
 from relume.checking.picture_forms import form_of
 from relume.checking.pictures import facts_of
 from relume.checking.settings import batch_made_smaller, findings_of_cfg, read_settings
@@ -150,7 +150,7 @@ class Reader:
         path = self.folder / "train.txt"
         path.write_bytes(content)
         refused_or_read(lambda: read_image_list(path, self.folder / "obj.data"))
-        _, findings = read_list("train", self.data_file)
+        _, findings = read_every_entry("train", self.data_file)
         told(findings)
 
     def names(self, content: bytes) -> None:
@@ -176,7 +176,7 @@ class Reader:
         settings, findings = read_settings(data, cfg)
         for key in ("train", "valid"):
             if settings.data_file is not None:
-                findings += read_list(key, settings.data_file)[1]
+                findings += read_every_entry(key, settings.data_file)[1]
         if settings.cfg is not None:
             findings += batch_made_smaller(settings.cfg)
             findings += findings_of_cfg(settings.cfg, settings.names, 5)

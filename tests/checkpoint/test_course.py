@@ -1,4 +1,4 @@
-"""Is it still the same run: every difference between two recipes, and its verdict."""
+"""Is it still the same run: every difference between two recipes, and its meaning."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from relume.checkpoint.course import (
     CHANGE,
-    Verdict,
+    Meaning,
     differences,
     new_course,
     same_run,
@@ -25,7 +25,7 @@ def state_under(cfg_text: str, iteration: int = 60) -> TrainState:
 
 def verdicts(then: str, now: str, iteration: int = 60) -> dict[str, str]:
     found = differences(state_under(then, iteration), recipe_of(now))
-    return {d.key: d.verdict.name for d in found}
+    return {d.key: d.meaning.name for d in found}
 
 
 def test_equal_recipes_do_not_differ() -> None:
@@ -49,7 +49,7 @@ def test_what_changes_a_number_changes_the_course(key: str, value: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("line", "other", "key", "verdict"),
+    ("line", "other", "key", "meaning"),
     [
         ("ignore_thresh=0.7", "ignore_thresh=0.5", "3.yolo.ignore_thresh", "COURSE"),
         ("anchors=10,10", "anchors=10,11", "3.yolo.anchors_px", "COURSE"),
@@ -60,10 +60,10 @@ def test_what_changes_a_number_changes_the_course(key: str, value: object) -> No
         ("max_batches=20", "max_batches=20\nadam=1", "net.adam", "IMPOSSIBLE"),
     ],
 )
-def test_every_kind_of_key_has_its_verdict(line: str, other: str, key: str, verdict: str) -> None:
+def test_every_kind_of_key_has_its_verdict(line: str, other: str, key: str, meaning: str) -> None:
     text = tiny_cfg()
 
-    assert verdicts(text, text.replace(line, other, 1)) == {key: verdict}
+    assert verdicts(text, text.replace(line, other, 1)) == {key: meaning}
 
 
 def test_another_layer_is_another_network() -> None:
@@ -74,7 +74,7 @@ def test_another_layer_is_another_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "iteration", "verdict"),
+    ("changes", "iteration", "meaning"),
     [
         ({"max_batches": 500}, 60, "HARMLESS"),
         ({"steps": "50,90"}, 60, "HARMLESS"),
@@ -95,25 +95,25 @@ def test_another_layer_is_another_network() -> None:
     ids=str,
 )
 def test_a_schedule_is_harmless_where_nothing_done_so_far_would_differ(
-    changes: dict[str, object], iteration: int, verdict: str
+    changes: dict[str, object], iteration: int, meaning: str
 ) -> None:
     options: dict[str, object] = {"max_batches": 200, **STEPS}
 
     found = verdicts(tiny_cfg(**options), tiny_cfg(**(options | changes)), iteration)
 
-    assert found.pop(f"net.{next(iter(changes))}") == verdict
+    assert found.pop(f"net.{next(iter(changes))}") == meaning
     assert set(found) <= {"net.sgdr_cycle"}  # which is max_batches where the cfg says nothing
 
 
-@pytest.mark.parametrize(("iteration", "verdict"), [(110, "HARMLESS"), (111, "COURSE")])
+@pytest.mark.parametrize(("iteration", "meaning"), [(110, "HARMLESS"), (111, "COURSE")])
 def test_the_end_of_a_multi_scale_run_cannot_move_below_what_is_done(
-    iteration: int, verdict: str
+    iteration: int, meaning: str
 ) -> None:
     """The last hundred iterations have the largest size: with max_batches=200 from 111 on."""
     text = tiny_cfg(max_batches=200).replace("random=0", "random=1")
     longer = text.replace("max_batches=200", "max_batches=400")
 
-    assert verdicts(text, longer, iteration)["net.max_batches"] == verdict
+    assert verdicts(text, longer, iteration)["net.max_batches"] == meaning
 
 
 def test_iterations_before_an_allowed_change_do_not_count() -> None:
@@ -124,7 +124,7 @@ def test_iterations_before_an_allowed_change_do_not_count() -> None:
 
     (found,) = differences(state, recipe_of(now))
 
-    assert found.verdict is Verdict.HARMLESS
+    assert found.meaning is Meaning.HARMLESS
 
 
 def test_iterations_that_darknet_did_do_not_count() -> None:
@@ -134,7 +134,7 @@ def test_iterations_that_darknet_did_do_not_count() -> None:
 
     (found,) = differences(state, recipe_of(now))
 
-    assert found.verdict is Verdict.HARMLESS
+    assert found.meaning is Meaning.HARMLESS
 
 
 def with_labels(recipe: RecipeRecord, *digests: int) -> RecipeRecord:
@@ -151,7 +151,7 @@ def test_changed_labels_are_named_by_picture_and_told_with_their_place() -> None
     assert one.told().startswith("train.txt:6: labels of picture 2: ")
     assert "train.txt" not in str(one)
     assert two.key == "labels of picture 2 and 1 more"
-    assert one.verdict is two.verdict is Verdict.COURSE
+    assert one.meaning is two.meaning is Meaning.COURSE
     assert one.now != two.now
 
 

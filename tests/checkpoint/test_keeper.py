@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.container import Buffer, plain
+from relume.checkpoint.container import plain
+from relume.checkpoint.disk import Buffer
 from relume.checkpoint.folder import (
     claimed_position,
     iteration_in_name,

@@ -14,7 +14,7 @@ from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import (
     TensorDigests,
     digests_of,
-    first_difference,
+    first_tensor_difference,
     is_digest_file,
     read_digest_file,
 )
@@ -85,7 +85,7 @@ def test_the_first_iteration_and_tensor_that_differ_are_named(tmp_path: Path) ->
     other = [changed(changed(s, "weights", "1.weights"), "momentum", "1.biases") for s in states]
     one = read_digest_file(written(tmp_path / "one", *states))
     two = read_digest_file(written(tmp_path / "two", *states[:4], *other[4:]))
-    difference = first_difference(one, two)
+    difference = first_tensor_difference(one, two)
 
     assert difference is not None
     assert (difference.iteration, difference.tensor) == (4, "momentum/1.biases")
@@ -94,7 +94,9 @@ def test_the_first_iteration_and_tensor_that_differ_are_named(tmp_path: Path) ->
         "iteration 4: momentum/1.biases is the first tensor that differs "
         f"(momentum 1 of {len(names)}, weights 1 of {len(states[0].weights)})"
     )
-    assert first_difference(one, read_digest_file(written(tmp_path / "again", *states))) is None
+    assert (
+        first_tensor_difference(one, read_digest_file(written(tmp_path / "again", *states))) is None
+    )
 
 
 def test_layers_are_counted_not_spelled(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_layers_are_counted_not_spelled(tmp_path: Path) -> None:
     state = replace(state, weights=more)
     other = changed(changed(state, "weights", "2.weights"), "weights", "10.weights")
     files = [read_digest_file(written(tmp_path / n, s)) for n, s in (("a", state), ("b", other))]
-    difference = first_difference(*files)
+    difference = first_tensor_difference(*files)
 
     assert difference is not None
     assert difference.tensor == "weights/2.weights"
@@ -115,7 +117,10 @@ def test_a_tensor_that_one_run_does_not_have_is_named(tmp_path: Path) -> None:
     one, two = (tmp_path / name for name in ("one", "two"))
     files = read_digest_file(written(one, state)), read_digest_file(written(two, without))
 
-    assert str(first_difference(*files)) == f"iteration 1: momentum/0.biases is there only in {one}"
+    assert (
+        str(first_tensor_difference(*files))
+        == f"iteration 1: momentum/0.biases is there only in {one}"
+    )
 
 
 def test_of_an_iteration_computed_twice_the_later_line_counts_and_a_difference_is_told(

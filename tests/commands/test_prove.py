@@ -15,7 +15,7 @@ from relume.commands import prove as command
 from relume.errors import Locked, RelumeError
 from relume.proof.inputs import STRAIGHT, write_inputs
 from relume.proof.moments import Moment, Timeline
-from relume.proof.runs import Command, train_straight
+from relume.proof.runs import TrainCommand, train_straight
 from relume.screen import Screen
 from tests.command_line import relume
 from tests.contract.small_runs import sgd_cfg, train_until, write_run
@@ -106,7 +106,7 @@ def test_time_counts_from_the_first_iteration_on_not_from_what_is_said_before(
     log = plan.log(STRAIGHT)
     clock = SimpleNamespace(monotonic=lambda: len(log.read_text().splitlines()))
     monkeypatch.setattr("relume.proof.runs.time", clock)
-    timeline = train_straight(Command(playing("sound"), ()), plan, STRAIGHT, lambda *_: None)
+    timeline = train_straight(TrainCommand(playing("sound"), ()), plan, STRAIGHT, lambda *_: None)
 
     assert timeline.ends_s == (0, 1, 2, 3, 3)  # in lines, of which each iteration prints one
 
@@ -236,7 +236,7 @@ def test_a_run_that_is_shorter_is_proven_as_far_as_it_goes(
 
 def test_weights_that_have_iterations_behind_them_begin_there(folder: Path) -> None:
     train_until(folder, 2)
-    spec_flags: dict[str, command.Value] = {"-iterations": 3, "-kills": 1}
+    spec_flags: dict[str, command_table.Value] = {"-iterations": 3, "-kills": 1}
     weights = "backup/net_last.weights"
     for path, flags, start in (
         (weights, {}, 2),

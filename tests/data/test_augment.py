@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.augment import Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.image import Pixels
 from relume.draws import draw_words
+from relume.formats.data_files import Boxes
 from relume.formats.sections import Net, Yolo
 
 NET = Net(

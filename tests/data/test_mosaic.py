@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.augment import Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.image import Pixels
 from relume.data.mixing import Mixing
-from relume.data.mosaic import Tile, join_pixels, join_truths, moved_to_corner, tile_of
+from relume.data.mosaic import MosaicTile, join_pixels, join_tiles_truths, moved_to_corner, tile_of
+from relume.formats.data_files import Boxes
 from relume.formats.sections import Yolo
 from tests.data.test_augment import CUTS, NET, boxes_of, noise
 
@@ -19,7 +20,7 @@ MIXINGS = st.builds(Mixing, st.just(4), st.integers(19, 76), st.integers(12, 51)
 FOUR = st.lists(CUTS, min_size=4, max_size=4)
 
 
-def tiles_of(mixing: Mixing, plans: list[Plan]) -> list[Tile]:
+def tiles_of(mixing: Mixing, plans: list[Plan]) -> list[MosaicTile]:
     return [tile_of(mixing, n, plan, PICTURE_PX, INPUT_PX) for n, plan in enumerate(plans)]
 
 
@@ -66,7 +67,7 @@ def test_tiles_cover_the_mosaic_and_lie_in_their_pictures(
     assert (covered == 1).all()
 
 
-def darknet_truths(boxes: Boxes, tile: Tile, bound: bool) -> list[list[float]]:
+def darknet_truths(boxes: Boxes, tile: MosaicTile, bound: bool) -> list[list[float]]:
     """Darknet's blend_truth_mosaic for one picture, box by box and number by number."""
     kept = []
     f = np.float32
@@ -116,7 +117,7 @@ def test_truths_are_darknets_and_stay_inside(
 ) -> None:
     truths, tiles = [boxes_of(*four) for four in rows], tiles_of(mixing, plans)
 
-    found = join_truths(truths, tiles, INPUT_PX, bound, most)
+    found = join_tiles_truths(truths, tiles, INPUT_PX, bound, most)
 
     expected: list[list[float]] = []
     for boxes, tile in zip(truths, tiles, strict=True):
@@ -139,7 +140,7 @@ def test_with_mosaic_bound_a_box_stays_in_its_tile(
 ) -> None:
     for number, tile in enumerate(tiles_of(mixing, plans)):
         four = [boxes_of(*rows[n]) if n == number else boxes_of() for n in range(4)]
-        found = join_truths(four, tiles_of(mixing, plans), INPUT_PX, True, 9)
+        found = join_tiles_truths(four, tiles_of(mixing, plans), INPUT_PX, True, 9)
         starts = (found[:, 1:3] - found[:, 3:5] / 2) * INPUT_PX
         ends = (found[:, 1:3] + found[:, 3:5] / 2) * INPUT_PX
         assert (starts >= (tile.x_px - 0.001, tile.y_px - 0.001)).all()
@@ -165,7 +166,7 @@ def test_boxes_follow_the_pixels(
     plans = [plan if n == number else Plan() for n in range(4)]
 
     seen = join_pixels(images, tiles_of(mixing, plans))[:, :, 0] > 160
-    found = join_truths(truths, tiles_of(mixing, plans), INPUT_PX, True, 9)
+    found = join_tiles_truths(truths, tiles_of(mixing, plans), INPUT_PX, True, 9)
 
     assert tile == tiles_of(mixing, plans)[number]
     rows, columns = np.nonzero(seen)
@@ -228,10 +229,10 @@ def test_a_mosaic_is_pinned() -> None:
     tiles = tiles_of(mixing, plans)
 
     assert tiles == [
-        Tile(0, 0, 40, 30, 40, 34),
-        Tile(40, 0, 56, 30, 0, 34),
-        Tile(0, 30, 40, 34, 56, 21),
-        Tile(40, 30, 56, 34, 0, 0),
+        MosaicTile(0, 0, 40, 30, 40, 34),
+        MosaicTile(40, 0, 56, 30, 0, 34),
+        MosaicTile(0, 30, 40, 34, 56, 21),
+        MosaicTile(40, 30, 56, 34, 0, 0),
     ]
     images = [noise(HEIGHT, WIDTH) for _ in range(4)]
     mosaic = join_pixels(images, tiles)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from relume.datasets.make_cfg import NETS, Settings, cfg_text
+from relume.datasets.make_cfg import NETS, CfgValues, cfg_text
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.layer_shapes import layer_sizes
 from relume.formats.sections import Cfg, Convolutional
@@ -15,7 +15,7 @@ WEIGHTS_BYTES = {"yolov3-tiny": 35_434_956, "yolov3": 248_007_048, "yolov3-spp":
 
 
 def generated(name: str, classes: int = 80, **changes: int) -> Cfg:
-    settings = Settings(classes, NETS[name].anchors_px, **changes)
+    settings = CfgValues(classes, NETS[name].anchors_px, **changes)
     return parse_cfg(cfg_text(name, settings, "a title\nof two lines"), "net.cfg", "train")
 
 

@@ -16,7 +16,7 @@ from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.sections import Cfg
 from relume.formats.weights import (
     RELUME_REVISION,
-    Array,
+    Floats,
     format_header,
     format_weights,
     layout,
@@ -31,7 +31,7 @@ CFG = parse_cfg(TEXT, "x.cfg", "train")
 GOLDEN = SHARED / "golden" / "train"
 
 
-def numbered_arrays(cfg: Cfg) -> dict[str, Array]:
+def numbered_arrays(cfg: Cfg) -> dict[str, Floats]:
     """Return arrays whose elements are all different: 1, 2, 3, ... in file order."""
     arrays, start = {}, 1
     for spec in layout(cfg):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relume.errors import DataFileError
 from relume.formats.data_files import ImageList, listed_entries
 from relume.lists import long_list
+from relume.lists.identity import list_identity
 from relume.lists.long_list import (
     ListFile,
     image_list,
@@ -20,7 +21,6 @@ from relume.lists.long_list import (
     read_list,
     write_index,
 )
-from relume.spec import list_identity
 
 same_folder = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100

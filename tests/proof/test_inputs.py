@@ -9,7 +9,7 @@ from relume.formats.cfg import parse_cfg, recipe_keys
 from relume.formats.data_files import label_path, read_data_file
 from relume.formats.weights import layout
 from relume.proof.inputs import (
-    Plan,
+    ProofPlan,
     in_folder,
     needed_bytes,
     schedule_changes,
@@ -21,10 +21,10 @@ from relume.spec import Flags, read_spec
 from tests.contract.small_runs import sgd_cfg, write_run
 
 
-def plan_of(folder: Path, data: str = "obj.data", start: int = 0, end: int = 12) -> Plan:
+def plan_of(folder: Path, data: str = "obj.data", start: int = 0, end: int = 12) -> ProofPlan:
     """Return the plan of a proof of the run in the current folder."""
     spec = read_spec(data, "net.cfg", Flags(), pytest.fail)
-    return Plan(spec, read_data_file(data), start, end, kills=2, folder=folder / "net.prove")
+    return ProofPlan(spec, read_data_file(data), start, end, kills=2, folder=folder / "net.prove")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checking.data_set import DataSet, Member
-from relume.checking.label_lines import Labels, read_all_lines
+from relume.checking.label_lines import LabelLines, read_all_lines
 from relume.checking.pictures import look_at
 from relume.checking.settings import Settings
 from relume.checkpoint import storage
@@ -149,7 +149,7 @@ def _new_name(member: Member, used: Counter[str]) -> str:
     return name + path.suffix if used[name.lower()] == 1 else _new_name(member, used)
 
 
-def _corrected_labels(labels: Labels, done: Corrected) -> bytes:
+def _corrected_labels(labels: LabelLines, done: Corrected) -> bytes:
     """Return the label file without boxes that are none, and those over the edge cut off."""
     words = dict(label_lines(labels.path) or [])
     useless = never_used(labels.boxes)

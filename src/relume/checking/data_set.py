@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from relume.checking.boxes import findings_of_boxes, findings_of_sizes, useless_boxes
 from relume.checking.findings import Finding, Verdict
-from relume.checking.label_lines import BoxSet, Labels, box_set, read_all_lines
+from relume.checking.label_lines import BoxSet, LabelLines, box_set, read_all_lines
 from relume.checking.lists import Entry, PictureList
 from relume.checking.pictures import Known, Looked, findings_of_picture, look_at_all
 from relume.formats.sections import Cfg
@@ -18,7 +18,7 @@ class Member:
     """A picture of a list."""
 
     entry: Entry
-    labels: Labels
+    labels: LabelLines
     looked: Looked
 
 

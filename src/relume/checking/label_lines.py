@@ -10,17 +10,14 @@ import numpy.typing as npt
 
 from relume.checking.findings import Finding, Verdict
 from relume.errors import LabelError
-from relume.formats.data_files import label_lines, label_path, parse_box
+from relume.formats.data_files import ANY_CLASS, NO_BOXES, Boxes, label_lines, label_path, parse_box
 from relume.formats.places import RemoteFile
 
 ERROR, WARNING, NOTE = Verdict
-Boxes = npt.NDArray[np.float32]
-NO_BOXES = np.zeros((0, 5), np.float32)
-ANY_CLASS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelLines:
     """The boxes of one picture, as far as they can be read."""
 
     path: Path
@@ -33,7 +30,7 @@ class Labels:
     """The file, or a line of it: not all objects of the picture are known."""
 
 
-def read_all_lines(picture: Path, classes: int | None) -> tuple[Labels, list[Finding]]:
+def read_all_lines(picture: Path, classes: int | None) -> tuple[LabelLines, list[Finding]]:
     """Read the label file of a picture.
 
     Args:
@@ -45,12 +42,12 @@ def read_all_lines(picture: Path, classes: int | None) -> tuple[Labels, list[Fin
         numbered = label_lines(path)
     except LabelError as error:
         what = "a label file cannot be read"
-        return Labels(path, unreadable=True), [Finding(ERROR, what, str(path), error.found)]
+        return LabelLines(path, unreadable=True), [Finding(ERROR, what, str(path), error.found)]
     if numbered is None:
-        return Labels(path, missing=True), [_missing(path, picture)]
+        return LabelLines(path, missing=True), [_missing(path, picture)]
     if not numbered:
         what = "a label file is empty: a picture without objects"
-        return Labels(path), [Finding(NOTE, what, str(path))]
+        return LabelLines(path), [Finding(NOTE, what, str(path))]
     findings, rows, lines = [], [], []
     for number, texts in numbered:
         try:
@@ -60,7 +57,7 @@ def read_all_lines(picture: Path, classes: int | None) -> tuple[Labels, list[Fin
         else:
             lines.append(number)
     boxes = np.array(rows, np.float32) if rows else NO_BOXES
-    return Labels(path, boxes, tuple(lines), unreadable=bool(findings)), findings
+    return LabelLines(path, boxes, tuple(lines), unreadable=bool(findings)), findings
 
 
 def _missing(path: Path, picture: Path) -> Finding:
@@ -107,7 +104,7 @@ class BoxSet:
         return f"{label_path(self.paths[self.owners[row]])}{self.word}{self.lines[row]}"
 
 
-def box_set(labels: Sequence[Labels], paths: Sequence[Path]) -> BoxSet:
+def box_set(labels: Sequence[LabelLines], paths: Sequence[Path]) -> BoxSet:
     """Put the boxes of all pictures together."""
     lines = [line for one in labels for line in one.lines]
     return _box_set([one.boxes for one in labels], lines, paths, ":")

@@ -41,7 +41,7 @@ class PictureList:
         return f"{self.path}:{entry.line}"
 
 
-def read_list(
+def read_every_entry(
     key: str, data_file: DataFile, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[PictureList | None, list[Finding]]:
     """Read the list that `key` names; None if there is none that can be read.

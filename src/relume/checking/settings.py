@@ -13,6 +13,7 @@ from relume.checking.paths import explained
 from relume.errors import CfgError, DataFileError, RelumeError
 from relume.formats.cfg import parse_cfg, parse_layers
 from relume.formats.data_files import (
+    ANY_CLASS,
     DataFile,
     numbered_lines,
     parse_data_file,
@@ -92,7 +93,7 @@ def _integer_or_none(data_file: DataFile) -> int | None:
         classes = data_file.integer("classes", 0)
     except DataFileError:
         return None
-    return classes if 0 < classes < 100_000 else None
+    return classes if 0 < classes < ANY_CLASS else None
 
 
 def _refused(what: str, check: Callable[[], object]) -> list[Finding]:

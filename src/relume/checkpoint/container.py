@@ -21,6 +21,7 @@ import numpy as np
 import xxhash
 from zlib_ng import zlib_ng
 
+from relume.checkpoint.disk import Buffer
 from relume.checkpoint.state import (
     RECORD,
     History,
@@ -49,7 +50,6 @@ DARKNET = ""
 """No entry has this name."""
 PLAIN_REVISION = 5
 
-Buffer = bytes | memoryview
 Parts = Sequence[Buffer]
 
 

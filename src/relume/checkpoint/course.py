@@ -1,7 +1,7 @@
 """Is this still the same run? Compares the recipe in a checkpoint with today's, key by key.
 
 A run is its course: the recipe at iteration 0 plus every allowed change. What differs gets a
-verdict; `docs/checkpoint-format.md` says what each means.
+meaning; `docs/checkpoint-format.md` says what each means.
 """
 
 import enum
@@ -16,7 +16,7 @@ from relume.formats.cfg import parse_cfg
 from relume.schedule import RESIZE_EVERY, input_size, learning_rate
 
 
-class Verdict(enum.Enum):
+class Meaning(enum.Enum):
     """What a difference between two recipes means for the run."""
 
     OBSERVATION = "changes no weight"
@@ -26,18 +26,18 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Difference:
+class RecipeDifference:
     """One key that differs."""
 
     key: str
     then: str
     now: str
-    verdict: Verdict
+    meaning: Meaning
     place: str = ""
     """Where to look, for a person; a path, so no part of what is recorded."""
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.then} -> {self.now} ({self.verdict.value})"
+        return f"{self.key}: {self.then} -> {self.now} ({self.meaning.value})"
 
     def told(self) -> str:
         """Return the difference as a person is told it."""
@@ -105,8 +105,8 @@ def new_course(recipe: RecipeRecord) -> str:
 
 def differences(
     state: TrainState, now: RecipeRecord, places: Callable[[int], str] = str
-) -> tuple[Difference, ...]:
-    """Return what differs between a state's recipe and today's, each with its verdict.
+) -> tuple[RecipeDifference, ...]:
+    """Return what differs between a state's recipe and today's, each with its meaning.
 
     Args:
         state: with the recipe it was computed under.
@@ -124,23 +124,25 @@ def differences(
     )
     found = []
     for key in changed:
-        verdict = Verdict.COURSE
+        meaning = Meaning.COURSE
         if _of_shape(key) or key == "start":
-            verdict = Verdict.IMPOSSIBLE
+            meaning = Meaning.IMPOSSIBLE
         elif _of_detection(key):
-            verdict = Verdict.OBSERVATION
+            meaning = Meaning.OBSERVATION
         elif _of_schedule(key) and same_so_far:
-            verdict = Verdict.HARMLESS
+            meaning = Meaning.HARMLESS
         pair = (then.keys.get(key, ABSENT), now.keys.get(key, ABSENT))
-        found.append(Difference(key, *pair, verdict))
+        found.append(RecipeDifference(key, *pair, meaning))
     if "images" not in changed:
         found.extend(_changed_labels(then, now, places))
     return tuple(found)
 
 
-def with_change(state: TrainState, now: RecipeRecord, changes: Iterable[Difference]) -> TrainState:
+def with_change(
+    state: TrainState, now: RecipeRecord, changes: Iterable[RecipeDifference]
+) -> TrainState:
     """Return the state under today's recipe, with allowed changes recorded in its course."""
-    texts = [str(change) for change in changes if change.verdict is Verdict.COURSE]
+    texts = [str(change) for change in changes if change.meaning is Meaning.COURSE]
     hasher = xxhash.xxh3_128(f"{state.course}\n{state.iteration}\n".encode())
     history = state.history
     for text in texts:
@@ -178,7 +180,7 @@ def _agree_until(iteration: int, one: History, other: History) -> bool:
 
 def _changed_labels(
     then: RecipeRecord, now: RecipeRecord, places: Callable[[int], str]
-) -> list[Difference]:
+) -> list[RecipeDifference]:
     if then.label_digests.shape != now.label_digests.shape:
         return []  # a long list has none, and had them before there were indexes
     if np.array_equal(then.label_digests, now.label_digests):
@@ -188,7 +190,7 @@ def _changed_labels(
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
     old, new = (xxhash.xxh3_64_hexdigest(r.label_digests.tobytes()) for r in (then, now))
     key = f"labels of picture {first + 1}{more}"
-    return [Difference(key, old, new, Verdict.COURSE, places(first))]
+    return [RecipeDifference(key, old, new, Meaning.COURSE, places(first))]
 
 
 def _done_under_this_recipe(state: TrainState) -> range:

@@ -13,7 +13,8 @@ import numpy as np
 import xxhash
 
 from relume.checkpoint import container
-from relume.checkpoint.container import DARKNET, DIGEST_BYTES, Buffer, Contents, Parts, Seal
+from relume.checkpoint.container import DARKNET, DIGEST_BYTES, Contents, Parts, Seal
+from relume.checkpoint.disk import Buffer
 from relume.checkpoint.hands import Hands, started
 from relume.checkpoint.state import TrainState
 

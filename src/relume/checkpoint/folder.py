@@ -18,7 +18,7 @@ TAIL_BYTES = 64
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A checkpoint that was read and verified."""
 
     path: Path
@@ -121,7 +121,7 @@ def candidates(folder: Path, name: str) -> Candidates:
     return Candidates(ordered, last, tuple(unreadable), tuple(foreign_last))
 
 
-def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
+def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[Rejected]]:
     """Return the newest intact checkpoint of the run, and the damaged files met on the way.
 
     `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
@@ -134,7 +134,7 @@ def newest_good(folder: Path, name: str) -> tuple[Found | None, list[Rejected]]:
             continue
         try:
             state = container.unpack(path.read_bytes(), path)
-            newest = newest or Found(path, state)
+            newest = newest or FoundCheckpoint(path, state)
         except (CheckpointError, OSError) as error:
             rejected.append(Rejected(path, str(error)))
     return newest, rejected + list(files.foreign_last) if newest else rejected

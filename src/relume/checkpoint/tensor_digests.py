@@ -96,7 +96,7 @@ def _is_cut(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Difference:
+class TensorDifference:
     """Where two runs, or two computations of one iteration, part."""
 
     iteration: int
@@ -115,7 +115,7 @@ class DigestFile:
     path: Path
     offsets: Mapping[int, int]
     """Of the last line of every iteration."""
-    repeated: Difference | None
+    repeated: TensorDifference | None
     """The first iteration that gave another result when it was computed again."""
     computed_again: int
     """Iterations that were computed although they had been before."""
@@ -163,7 +163,7 @@ def read_digest_file(path: Path) -> DigestFile:
     return DigestFile(path, offsets, repeated, computed_again)
 
 
-def first_difference(one: DigestFile, other: DigestFile) -> Difference | None:
+def first_tensor_difference(one: DigestFile, other: DigestFile) -> TensorDifference | None:
     """Return the first iteration, of those in both files, after which a tensor differs."""
     for iteration in sorted(one.offsets.keys() & other.offsets.keys()):
         both = one.tensors(iteration), other.tensors(iteration)
@@ -174,7 +174,7 @@ def first_difference(one: DigestFile, other: DigestFile) -> Difference | None:
 
 def _difference(
     iteration: int, left: Tensors, right: Tensors, names: tuple[str, str]
-) -> Difference:
+) -> TensorDifference:
     every = sorted(left.keys() | right.keys(), key=_by_group_and_layer)
     differing = [name for name in every if left.get(name) != right.get(name)]
     first = differing[0]
@@ -185,7 +185,7 @@ def _difference(
         text = f"{first} is the first tensor that differs ({counts})"
     else:
         text = f"{first} is there only {names[0] if first in left else names[1]}"
-    return Difference(iteration, first, f"iteration {iteration}: {text}")
+    return TensorDifference(iteration, first, f"iteration {iteration}: {text}")
 
 
 def _by_group_and_layer(name: str) -> list[str | int]:

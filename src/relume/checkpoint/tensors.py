@@ -8,9 +8,8 @@ import struct
 
 import numpy as np
 
+from relume.checkpoint.disk import Buffer
 from relume.checkpoint.state import Array, Arrays, as_stored
-
-Buffer = bytes | memoryview
 
 TENSOR_TYPES = {
     "<u8": "U64",

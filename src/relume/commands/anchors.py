@@ -1,11 +1,12 @@
 """`relume detector calc_anchors`: anchors that fit the boxes of a data set."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import storage
+from relume.command_table import Values
 from relume.datasets.anchors import (
     RESTARTS,
     Shapes,
@@ -14,15 +15,13 @@ from relume.datasets.anchors import (
     format_anchors,
 )
 from relume.datasets.anchors_chart import draw_clusters
-from relume.datasets.boxes import ANY_CLASS, Boxes, boxes_per_class, classes_of
+from relume.datasets.boxes import boxes_per_class, classes_of
 from relume.errors import DataFileError, UsageError
-from relume.formats.data_files import DataFile, ImageList, read_data_file
+from relume.formats.data_files import ANY_CLASS, Boxes, DataFile, ImageList, read_data_file
 from relume.lists.label_files import never_used
 from relume.screen import Screen
 from relume.spec import cache_folder, cache_gigabytes
 from relume.training_set import read_all_labels, read_images
-
-Values = Mapping[str, str | int | float | bool]
 
 ANCHORS, COUNTERS, PICTURE = Path("anchors.txt"), Path("counters_per_class.txt"), Path("cloud.png")
 """Written into the current folder, under Darknet's names."""

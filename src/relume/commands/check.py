@@ -5,7 +5,7 @@ Where training stops at the first mistake, this goes on and collects all of them
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +28,12 @@ from relume.checking.data_set import (
 )
 from relume.checking.findings import Finding, Group, Verdict, grouped, of_error, table_lines
 from relume.checking.known import KnownPictures, format_known, known_path, read_known
-from relume.checking.lists import PictureList, read_list, same_list
+from relume.checking.lists import PictureList, read_every_entry, same_list
 from relume.checking.pictures import same_contents, sizes_finding
 from relume.checking.settings import Settings, batch_made_smaller, findings_of_cfg, read_settings
 from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good
+from relume.command_table import Values
 from relume.commands.train import compute_device
 from relume.errors import DataFileError, RelumeError, StorageError
 from relume.formats.sections import Cfg
@@ -45,7 +46,6 @@ from relume.train.trial import tried
 
 ERROR, WARNING, NOTE = Verdict
 FINE, WARNINGS, ERRORS = 0, 1, 2
-Value = str | int | float | bool
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Check:
         return self.settings.cfg.net.channels if self.settings.cfg else 3
 
 
-def check(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
+def check(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Check everything, tell it, write corrected copies if asked; return the exit status."""
     folder = Path(str(flags["-fix"])) if "-fix" in flags else None
     if folder is not None:
@@ -113,7 +113,7 @@ def _check_data(found: Check, screen: Screen, tells: bool) -> None:
             place, remedy = f"{data_file.path}:{data_file.lines[key]}", "`relume split` makes two"
             found.findings.append(Finding(WARNING, what, place, "", remedy))
             continue
-        lists[key], findings = read_list(key, data_file, found.said.append)
+        lists[key], findings = read_every_entry(key, data_file, found.said.append)
         found.findings += findings
     listed = [entry for one in lists.values() if one is not None for entry in one.entries]
     total = sum(entry.path is not None for entry in listed)
@@ -178,7 +178,7 @@ def _progress(screen: Screen, total: int, tells: bool) -> Callable[[int], None]:
     return at
 
 
-def _check_run(found: Check, weights: str | None, flags: Mapping[str, Value]) -> None:
+def _check_run(found: Check, weights: str | None, flags: Values) -> None:
     """Look at the cfg, at WEIGHTS, at a run that has begun, and at what it will take."""
     settings = found.settings
     cfg, operation = settings.cfg, settings.operation
@@ -245,14 +245,14 @@ def _weights(path: Path, cfg: Cfg, clear: bool) -> list[Finding]:
     return [Finding(NOTE, "WEIGHTS fit the cfg", name, detail)]
 
 
-def _cost(found: Check, cfg: Cfg, flags: Mapping[str, Value]) -> list[Finding]:
+def _cost(found: Check, cfg: Cfg, flags: Values) -> list[Finding]:
     """Train one subdivision, and reckon from it."""
     device = compute_device(flags)
     seed = 0
     if found.settings.data_file is not None:
         with suppress(DataFileError):
             seed = found.settings.data_file.integer("seed", 0)
-    free = environment.free_memory_bytes(device) or free_memory_bytes()
+    free = environment.free_device_memory_bytes(device) or free_memory_bytes()
     if too := too_large(cfg, free):
         return [too]
     try:

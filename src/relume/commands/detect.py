@@ -5,7 +5,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from relume.checkpoint import container, storage
+from relume.command_table import Values
 from relume.commands.train import compute_device
 from relume.data.image import read_picture
 from relume.drawing import Label, draw_labels
@@ -28,7 +29,6 @@ from relume.model.detect import Detections, detect_image
 from relume.model.network import Network, fold_batch_norm
 from relume.screen import Screen
 
-Values = Mapping[str, str | int | float | bool]
 JPEG_QUALITY = 92
 NOT_ALL = 2
 """Exit status if a picture could not be read; the others have been looked at."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import write_each_durably
+from relume.command_table import Values
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
@@ -14,8 +15,6 @@ from relume.datasets.voc import format_voc
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import DataFile, read_data_file, read_image_list, read_names, resolve
 from relume.screen import Screen
-
-Values = Mapping[str, str | int | float | bool]
 
 FORMS = ("coco", "voc")
 _PARTS = {"train": "train", "valid": "val"}

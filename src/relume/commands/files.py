@@ -1,7 +1,6 @@
 """Commands on weights files and on the files of a run: partial, compare, inspect, reset, rewind."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,8 +9,12 @@ import numpy as np
 from relume.checkpoint import container, storage
 from relume.checkpoint.folder import claimed_position, newest_good, run_files, run_of
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
-from relume.checkpoint.tensor_digests import first_difference as first_difference_of_digests
-from relume.checkpoint.tensor_digests import is_digest_file, read_digest_file
+from relume.checkpoint.tensor_digests import (
+    first_tensor_difference,
+    is_digest_file,
+    read_digest_file,
+)
+from relume.command_table import Values
 from relume.errors import CheckpointError, Damaged, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
@@ -20,7 +23,6 @@ from relume.formats.weights import FLOAT, Header, parse_header, parse_weights, p
 from relume.screen import Screen
 from relume.spec import backup_folder, run_name
 
-Values = Mapping[str, str | int | float | bool]
 SAME, DIFFERENT = 0, 1
 
 
@@ -156,7 +158,7 @@ def _compare_digests(one: Path, other: Path, screen: Screen) -> int:
     if not shared:
         raise WeightsError(other, f"holds no iteration that {one} holds", "two parts of one run")
     found = [f"{file.path}, computed twice: {file.repeated}" for file in files if file.repeated]
-    if difference := first_difference_of_digests(*files):
+    if difference := first_tensor_difference(*files):
         found.insert(0, str(difference))
     for text in found:
         screen.line(f"different: {text}")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import write_each_durably
+from relume.command_table import Values
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
-from relume.datasets.layouts import TEST, TRAIN, VALID, DataSet, read_coco, read_voc
+from relume.datasets.layouts import TEST, TRAIN, VALID, AnnotatedSet, read_coco, read_voc
 from relume.errors import DataFileError, LabelError, UsageError
 from relume.formats.data_files import label_path, read_names
 from relume.screen import Screen
-
-Values = Mapping[str, str | int | float | bool]
 
 SIZES = ("picture", "annotation")
 
@@ -42,7 +41,7 @@ def _import(
     given: str,
     flags: Values,
     screen: Screen,
-    read: Callable[[Path, Path | None], DataSet],
+    read: Callable[[Path, Path | None], AnnotatedSet],
     keep_flag: str,
     doubtful: str,
 ) -> int:
@@ -122,7 +121,7 @@ def _labels(there: list[_Present], imported: Mapping[str, Imported]) -> dict[Pat
     return labels
 
 
-def _names(data_set: DataSet, flags: Values, folder: Path) -> tuple[tuple[str, ...], Path]:
+def _names(data_set: AnnotatedSet, flags: Values, folder: Path) -> tuple[tuple[str, ...], Path]:
     """Return the classes in their order, and the file that names them or is going to."""
     if "-names" not in flags:
         if not data_set.names:
@@ -185,7 +184,7 @@ def _refuse_to_replace(paths: list[Path], flags: Values) -> None:
 
 
 def _tell(
-    data_set: DataSet,
+    data_set: AnnotatedSet,
     imported: list[Imported],
     names: tuple[str, ...],
     doubtful: str,

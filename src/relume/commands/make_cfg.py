@@ -1,16 +1,16 @@
 """`relume make-cfg`: a cfg, and a data file, for classes and pictures of one's own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import storage
+from relume.command_table import Values
 from relume.commands.anchors import LARGEST_SIDE_PX, shapes_px, training_boxes
 from relume.datasets.anchors import cluster_shapes, distinct_shapes, nearest_anchors
 from relume.datasets.boxes import seen_from
-from relume.datasets.make_cfg import NETS, Net, Settings, cfg_text
+from relume.datasets.make_cfg import NETS, Architecture, CfgValues, cfg_text
 from relume.errors import DataFileError, UsageError
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import (
@@ -23,8 +23,6 @@ from relume.formats.data_files import (
 from relume.formats.places import is_url
 from relume.screen import Screen
 from relume.spec import run_name
-
-Values = Mapping[str, str | int | float | bool]
 
 SEE = "see relume make-cfg -h"
 STRIDE = 32
@@ -135,7 +133,7 @@ def _inputs(flags: Values) -> _Inputs:
     return _Inputs(names, classes, data, text)
 
 
-def _settings(net: Net, classes: int, flags: Values) -> Settings:
+def _settings(net: Architecture, classes: int, flags: Values) -> CfgValues:
     standard = {
         "-width": net.side_px,
         "-height": net.side_px,
@@ -150,12 +148,12 @@ def _settings(net: Net, classes: int, flags: Values) -> Settings:
     if batch < 1 or subdivisions < 1 or batch % subdivisions:
         found = f"-batch {batch} -subdivisions {subdivisions}"
         raise UsageError(found, "do not fit", "a batch that is a multiple of subdivisions", SEE)
-    return Settings(classes, net.anchors_px, 0, width, height, batch, subdivisions)
+    return CfgValues(classes, net.anchors_px, 0, width, height, batch, subdivisions)
 
 
 def _fitted(
-    net: Net, settings: Settings, inputs: _Inputs, seed: int, screen: Screen
-) -> tuple[Settings, str]:
+    net: Architecture, settings: CfgValues, inputs: _Inputs, seed: int, screen: Screen
+) -> tuple[CfgValues, str]:
     """Return the settings with anchors for the listed pictures, and a line about them."""
     images, labels = training_boxes(inputs.data, inputs.classes, screen.warn)
     settings = replace(settings, pictures=len(images.paths))

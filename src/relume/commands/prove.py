@@ -3,12 +3,13 @@
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from relume.checkpoint import storage
+from relume.command_table import Values
 from relume.errors import Locked, StorageError, TrainerEnded, UsageError
 from relume.formats.data_files import read_data_file
 from relume.proof import outcome
@@ -16,18 +17,17 @@ from relume.proof.inputs import (
     AGAIN,
     INTERRUPTED,
     STRAIGHT,
-    Plan,
+    ProofPlan,
     in_folder,
     needed_bytes,
     schedule_changes,
     write_inputs,
 )
-from relume.proof.runs import Command, train_interrupted, train_straight
+from relume.proof.runs import TrainCommand, train_interrupted, train_straight
 from relume.screen import Screen
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train.given_weights import StartFlags, read_given
 
-Value = str | int | float | bool
 SAME, DIFFERENT = 0, 1
 ITERATIONS, KILLS = 30, 5
 PROGRAM = (sys.executable, "-P", "-m", "relume")
@@ -45,7 +45,7 @@ VERDICT = "verdict.txt"
 
 def prove(
     arguments: list[str],
-    flags: Mapping[str, Value],
+    flags: Values,
     screen: Screen,
     program: tuple[str, ...] = PROGRAM,
 ) -> int:
@@ -57,7 +57,7 @@ def prove(
         RelumeError: no verdict could be reached.
     """
     plan = _plan(arguments, flags, screen)
-    command = Command(program, _handed_on(arguments, flags))
+    command = TrainCommand(program, _handed_on(arguments, flags))
     keeps = bool(flags.get("-keep"))
     with _ended_by_signals(), _own_folder(plan, screen):
         try:
@@ -77,7 +77,7 @@ def prove(
     return SAME if same else DIFFERENT
 
 
-def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[str]]:
+def _verdict(plan: ProofPlan, command: TrainCommand, screen: Screen) -> tuple[bool, list[str]]:
     """Train, compare, and return whether all is the same, and the lines that say so."""
     write_inputs(plan)
     seed = plan.spec.recipe.seed
@@ -93,7 +93,7 @@ def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[s
         raise TrainerEnded(
             f"{INTERRUPTED} run",
             "no start of it went on from a checkpoint inside the run (they began at iteration "
-            f"{outcome.listed(course.starts)}), so the same files prove nothing",
+            f"{outcome.in_words(course.starts)}), so the same files prove nothing",
             "a kill after a save and before the end",
             "give more -iterations or -kills, or another -seed",
         )
@@ -110,7 +110,7 @@ def _verdict(plan: Plan, command: Command, screen: Screen) -> tuple[bool, list[s
     return found.same, lines
 
 
-def _plan(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> Plan:
+def _plan(arguments: list[str], flags: Values, screen: Screen) -> ProofPlan:
     """Read the run as `detector train` does, and find out where it would begin."""
     iterations = _count(flags, "-iterations", ITERATIONS)
     kills = _count(flags, "-kills", KILLS)
@@ -129,17 +129,17 @@ def _plan(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> P
     end = min(start + iterations, max_batches)
     if end < start + iterations:
         screen.warn(f"max_batches={max_batches}: proves {end - start} iterations")
-    return Plan(spec, read_data_file(arguments[0]), start, end, kills, folder)
+    return ProofPlan(spec, read_data_file(arguments[0]), start, end, kills, folder)
 
 
-def _count(flags: Mapping[str, Value], name: str, standard: int) -> int:
+def _count(flags: Values, name: str, standard: int) -> int:
     number = int(flags.get(name, standard))
     if number < 1:
         raise UsageError(name, str(number), "1 or more", "see relume prove -h")
     return number
 
 
-def _folder(flags: Mapping[str, Value], spec: RunSpec) -> Path:
+def _folder(flags: Values, spec: RunSpec) -> Path:
     """Return the proof's folder: NAME.prove beside the run's own, or the one that is named."""
     backup = spec.operation.backup.absolute()
     if "-folder" not in flags:
@@ -150,7 +150,7 @@ def _folder(flags: Mapping[str, Value], spec: RunSpec) -> Path:
     return folder
 
 
-def _start(arguments: list[str], flags: Mapping[str, Value], spec: RunSpec, folder: Path) -> int:
+def _start(arguments: list[str], flags: Values, spec: RunSpec, folder: Path) -> int:
     """Return the iterations that WEIGHTS have behind them."""
     start = StartFlags(
         weights=arguments[2] if len(arguments) > 2 else None, clear=bool(flags.get("-clear"))
@@ -159,7 +159,7 @@ def _start(arguments: list[str], flags: Mapping[str, Value], spec: RunSpec, fold
     return given.iterations(spec.recipe.cfg.net.batch)
 
 
-def _handed_on(arguments: list[str], flags: Mapping[str, Value]) -> tuple[str, ...]:
+def _handed_on(arguments: list[str], flags: Values) -> tuple[str, ...]:
     words = list(arguments[2:])
     for name in HANDED_ON:
         if name in flags:
@@ -168,7 +168,7 @@ def _handed_on(arguments: list[str], flags: Mapping[str, Value]) -> tuple[str, .
 
 
 @contextmanager
-def _own_folder(plan: Plan, screen: Screen) -> Iterator[None]:
+def _own_folder(plan: ProofPlan, screen: Screen) -> Iterator[None]:
     """Make the folder of the proof, or empty that of one which was interrupted.
 
     Raises:
@@ -214,7 +214,7 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_space(plan: Plan) -> None:
+def _check_space(plan: ProofPlan) -> None:
     needed, free = needed_bytes(plan), shutil.disk_usage(plan.folder).free
     if needed > free:
         raise StorageError(

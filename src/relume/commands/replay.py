@@ -1,6 +1,5 @@
 """`relume replay`: the pictures of one iteration, exactly as it was or will be trained on."""
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,10 @@ import cv2
 import numpy as np
 
 from relume.checkpoint import storage
-from relume.checkpoint.course import CHANGE, Verdict, differences
+from relume.checkpoint.course import CHANGE, Meaning, differences
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.state import RecipeRecord, TrainState
+from relume.command_table import Values
 from relume.contact_sheet import Tile, contact_sheet
 from relume.data.batch import MiniBatch
 from relume.data.patience import Patience
@@ -24,11 +24,10 @@ from relume.train.batches import batches_of
 from relume.train.capture import PICTURES
 from relume.train.start import in_todays_form
 
-Value = str | int | float | bool
 MOST_TOLD = 3
 
 
-def replay(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
+def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Write a contact sheet of iteration N's pictures; nothing else is trained or loaded."""
     data, cfg = arguments
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
@@ -55,14 +54,14 @@ def replay(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> 
     return 0
 
 
-def _flags(flags: Mapping[str, Value]) -> Flags:
+def _flags(flags: Values) -> Flags:
     seed, workers = flags.get("-seed"), flags.get("-workers")
     return Flags(
         seed=None if seed is None else int(seed), workers=None if workers is None else int(workers)
     )
 
 
-def _iteration(flags: Mapping[str, Value], spec: RunSpec) -> int:
+def _iteration(flags: Values, spec: RunSpec) -> int:
     last = spec.recipe.cfg.net.max_batches
     needed = f"one of the run's iterations, 1 to {last}"
     if "-iteration" not in flags:
@@ -73,7 +72,7 @@ def _iteration(flags: Mapping[str, Value], spec: RunSpec) -> int:
     return iteration
 
 
-def _out(flags: Mapping[str, Value], usual: str) -> Path:
+def _out(flags: Values, usual: str) -> Path:
     """Return the file to write: a slip of the hand shall replace no cfg and no photograph."""
     out = Path(str(flags.get("-out", usual)))
     if out.suffix.lower() != ".png":
@@ -142,7 +141,7 @@ class _Run:
         doubts = [
             f"{self.path} has another recipe: {difference}; the sheet shows today's"
             for difference in differences(self.state, today)
-            if difference.verdict in (Verdict.COURSE, Verdict.IMPOSSIBLE)
+            if difference.meaning in (Meaning.COURSE, Meaning.IMPOSSIBLE)
         ]
         changes = [mark for mark in self.state.history.marks if mark.kind == CHANGE]
         if any(iteration <= mark.iteration for mark in changes):

@@ -8,6 +8,7 @@ from pathlib import Path
 from xxhash import xxh3_128_intdigest
 
 from relume.checkpoint import storage
+from relume.command_table import Values
 from relume.datasets.boxes import (
     Labelled,
     boxes_per_class,
@@ -21,8 +22,6 @@ from relume.datasets.split import Classes, Digest, split_contents
 from relume.errors import DataFileError, ImageError, UsageError
 from relume.formats.data_files import listed_entries, read_data_file, read_names, resolve
 from relume.screen import Screen
-
-Values = Mapping[str, str | int | float | bool]
 
 FRACTION = 0.2
 TRAIN, VALID = "train.txt", "valid.txt"

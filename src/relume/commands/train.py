@@ -1,6 +1,6 @@
 """`relume detector train`: reads everything, finds the state to go on from, trains."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
+from relume.command_table import Values
 from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
@@ -28,12 +29,11 @@ from relume.train.step import Report
 
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
-Value = str | int | float | bool
 Note = Callable[[str], None]
 """Takes one line of text."""
 
 
-def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> int:
+def train(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Train from the beginning or from where the last run stopped; return the exit status."""
     data, cfg = arguments[:2]
     device, threads, max_time = compute_device(flags), _threads(flags), max_time_s(flags)
@@ -77,7 +77,7 @@ def train(arguments: list[str], flags: Mapping[str, Value], screen: Screen) -> i
                 return _run(spec, start, stop, device, screen, note, say, digests)
 
 
-def _start_flags(arguments: list[str], flags: Mapping[str, Value]) -> StartFlags:
+def _start_flags(arguments: list[str], flags: Values) -> StartFlags:
     return StartFlags(
         weights=arguments[2] if len(arguments) > 2 else None,
         clear=bool(flags.get("-clear")),
@@ -86,7 +86,7 @@ def _start_flags(arguments: list[str], flags: Mapping[str, Value]) -> StartFlags
     )
 
 
-def _wishes(flags: Mapping[str, Value]) -> Wishes:
+def _wishes(flags: Values) -> Wishes:
     return Wishes(
         exact=bool(flags.get("-exact")),
         portable=bool(flags.get("-portable")),
@@ -94,7 +94,7 @@ def _wishes(flags: Mapping[str, Value]) -> Wishes:
     )
 
 
-def compute_device(flags: Mapping[str, Value]) -> torch.device:
+def compute_device(flags: Values) -> torch.device:
     """Return the device that the flags -i and -nogpu ask for."""
     if flags.get("-nogpu") or not torch.cuda.is_available():
         if "-i" in flags and not flags.get("-nogpu"):
@@ -198,14 +198,14 @@ def _write_chart(spec: RunSpec, state: TrainState) -> None:
         storage.write_durably(operation.backup / file, picture)
 
 
-def _flags(flags: Mapping[str, Value]) -> Flags:
+def _flags(flags: Values) -> Flags:
     seed, workers = flags.get("-seed"), flags.get("-workers")
     return Flags(
         seed=None if seed is None else int(seed), workers=None if workers is None else int(workers)
     )
 
 
-def _threads(flags: Mapping[str, Value]) -> int | None:
+def _threads(flags: Values) -> int | None:
     if "-threads" not in flags:
         return None
     threads = int(flags["-threads"])
@@ -242,9 +242,7 @@ def _log(path: Path) -> Iterator[Note]:
 
 
 @contextmanager
-def _tensor_digests(
-    flags: Mapping[str, Value], start: TrainState, say: Note
-) -> Iterator[TensorDigests | None]:
+def _tensor_digests(flags: Values, start: TrainState, say: Note) -> Iterator[TensorDigests | None]:
     """Give the file that -tensor_digests asks for, with a line for the state of this start."""
     if "-tensor_digests" not in flags:
         yield None

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from relume.data.image import Pixels
 from relume.draws import draw_words, uniforms_from_words
+from relume.formats.data_files import Boxes
 from relume.formats.sections import Net, Yolo
-
-Boxes = npt.NDArray[np.float32]
-"""[N, 5]: class, then centre x, centre y, width, height relative to the picture."""
 
 ONE, TWO = np.float32(1), np.float32(2)
 LARGEST_NOISE = 127

@@ -8,8 +8,8 @@ Source:
 import cv2
 import numpy as np
 
-from relume.data.augment import Boxes
 from relume.data.image import Pixels
+from relume.formats.data_files import Boxes
 
 BACKGROUND_KERNEL_PX = 17
 

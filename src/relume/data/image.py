@@ -35,7 +35,7 @@ def whole(width_px: int, height_px: int) -> int:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReadPicture:
     """A picture as it was read."""
 
     pixels: Pixels
@@ -52,7 +52,7 @@ def read_picture(
     place: str = "",
     patience: Patience = IMPATIENT,
     reduction_of: Callable[[int, int], int] = whole,
-) -> Picture:
+) -> ReadPicture:
     """Return a picture; one turned by EXIF is set upright.
 
     A JPEG can be decoded at half, a quarter or an eighth of its size in a fraction of the time.
@@ -83,7 +83,7 @@ def read_picture(
         bad = Undecodable(place, found, needed, "replace the file or take it off the list")
         bad.digest = digest
         raise bad
-    return Picture(pixels, size_px, digest)
+    return ReadPicture(pixels, size_px, digest)
 
 
 def picture_size_px(path: Path) -> tuple[int, int]:

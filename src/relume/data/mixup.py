@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from relume.data.augment import Boxes
 from relume.data.image import Pixels
+from relume.formats.data_files import Boxes
 
 
 def blend_pixels(first: Pixels, second: Pixels) -> Pixels:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from relume.data.augment import Boxes, Plan
+from relume.data.augment import Plan
 from relume.data.image import Pixels
 from relume.data.mixing import Mixing
 from relume.draws import draw_words
+from relume.formats.data_files import NO_BOXES, Boxes
 
 Edges = npt.NDArray[np.int64]
 
@@ -25,7 +26,7 @@ ONE, TWO = np.float32(1), np.float32(2)
 
 
 @dataclass(frozen=True)
-class Tile:
+class MosaicTile:
     """A part of an augmented picture and where it stands in the mosaic, in pixels."""
 
     x_px: int
@@ -54,7 +55,7 @@ def moved_to_corner(plan: Plan, number: int, seed: int, position: int) -> Plan:
 
 def tile_of(
     mixing: Mixing, number: int, plan: Plan, picture_px: tuple[int, int], input_px: tuple[int, int]
-) -> Tile:
+) -> MosaicTile:
     """Return which part of a picture a tile shows.
 
     Args:
@@ -80,10 +81,10 @@ def tile_of(
         _border(plan.ptop, height, height_px),
         _border(plan.pbot, height, height_px),
     )
-    return Tile(x_px, y_px, wide, high, from_x_px, from_y_px)
+    return MosaicTile(x_px, y_px, wide, high, from_x_px, from_y_px)
 
 
-def join_pixels(images: Sequence[Pixels], tiles: Sequence[Tile]) -> Pixels:
+def join_pixels(images: Sequence[Pixels], tiles: Sequence[MosaicTile]) -> Pixels:
     """Return the mosaic of four pictures of the net's size."""
     mosaic = np.empty_like(images[0])
     for image, tile in zip(images, tiles, strict=True):
@@ -94,8 +95,12 @@ def join_pixels(images: Sequence[Pixels], tiles: Sequence[Tile]) -> Pixels:
     return mosaic
 
 
-def join_truths(
-    truths: Sequence[Boxes], tiles: Sequence[Tile], input_px: tuple[int, int], bound: bool, max: int
+def join_tiles_truths(
+    truths: Sequence[Boxes],
+    tiles: Sequence[MosaicTile],
+    input_px: tuple[int, int],
+    bound: bool,
+    max: int,
 ) -> Boxes:
     """Return the truths of the mosaic, at most `max`.
 
@@ -106,7 +111,7 @@ def join_truths(
         bound: clip boxes to their tile (mosaic_bound=1); else to the mosaic.
         max: of the mosaic; truths that are dropped count towards it within their picture.
     """
-    joined = np.zeros((0, 5), np.float32)
+    joined = NO_BOXES
     for boxes, tile in zip(truths, tiles, strict=True):
         moved = _moved_boxes(boxes[: max - len(joined)], tile, input_px, bound)
         joined = np.concatenate([joined, moved])
@@ -127,7 +132,7 @@ def _span(
     return 0, cut_px, side - cut_px - min(side - cut_px, border_behind)
 
 
-def _moved_boxes(boxes: Boxes, tile: Tile, input_px: tuple[int, int], bound: bool) -> Boxes:
+def _moved_boxes(boxes: Boxes, tile: MosaicTile, input_px: tuple[int, int], bound: bool) -> Boxes:
     """Return the boxes of a tile's picture that stay, relative to the mosaic."""
     classes, x, y, w, h = boxes.T
     x, w, is_inside_x = _moved_side(

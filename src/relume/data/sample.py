@@ -6,16 +6,16 @@ from functools import cache
 from pathlib import Path
 
 from relume.data import mixup, mosaic
-from relume.data.augment import Boxes, Plan, apply_to_pixels, apply_to_truths, draw_plan
+from relume.data.augment import Plan, apply_to_pixels, apply_to_truths, draw_plan
 from relume.data.blur import apply_blur
-from relume.data.image import IMPATIENT, Picture, Pixels, read_picture, whole
+from relume.data.image import IMPATIENT, Pixels, ReadPicture, read_picture, whole
 from relume.data.mixing import Mixing, draw_mixing
 from relume.data.noise import apply_noise
 from relume.data.order import rows_for
 from relume.data.patience import Patience
 from relume.data.reduction import reduced_plan, reduction_for
 from relume.errors import ImageError, Undecodable
-from relume.formats.data_files import parse_labels
+from relume.formats.data_files import Boxes, parse_labels
 from relume.formats.rows import Listed
 from relume.formats.sections import Net, Yolo
 from relume.lists.label_files import LabelFiles, shared_digest
@@ -110,7 +110,7 @@ def _put_together(
         mosaic.tile_of(mixing, number, part.plan, part.size_px, input_px)
         for number, part in enumerate(parts)
     ]
-    joined = mosaic.join_truths(truths, tiles, input_px, source.net.mosaic_bound, most)
+    joined = mosaic.join_tiles_truths(truths, tiles, input_px, source.net.mosaic_bound, most)
     return mosaic.join_pixels(images, tiles), joined
 
 
@@ -152,7 +152,7 @@ def read_usable(
     picture: int,
     patience: Patience,
     reduction_of: Callable[[int, int], int] = whole,
-) -> tuple[int, Picture, Boxes, int, dict[int, int]]:
+) -> tuple[int, ReadPicture, Boxes, int, dict[int, int]]:
     """Return row, picture, boxes and digest of a picture of a sample, and those skipped for it.
 
     Whether a picture can be decoded is a matter of its bytes, so all of this is a function of

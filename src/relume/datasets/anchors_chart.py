@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relume.datasets.anchors import Clusters, Shapes
+from relume.datasets.make_cfg import pixel_text
 from relume.figures import COLOURS, Figure, fixed_style, png, printable
 
 MOST_POINTS = 20_000
@@ -55,7 +56,7 @@ def _draw_points(axes: Axes, boxes_px: Shapes, clusters: Clusters) -> None:
             edgecolors="white",
             linewidths=1.5,
             zorder=3,
-            label=f"{index + 1}: {_size(anchor[0])} x {_size(anchor[1])}  ({share:.0%})",
+            label=f"{index + 1}: {pixel_text(anchor[0])} x {pixel_text(anchor[1])}  ({share:.0%})",
         )
         axes.text(
             anchor[0],
@@ -81,7 +82,3 @@ def _draw_scales(axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.grid(True, color="0.9")
     axes.set_axisbelow(True)
-
-
-def _size(pixels: float) -> str:
-    return f"{pixels:.0f}" if pixels >= 10 else f"{pixels:.2g}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relume.datasets.boxes import Boxes
 from relume.errors import LabelError
+from relume.formats.data_files import Boxes
 
 Size = tuple[int, int]
 """Width and height in pixels."""

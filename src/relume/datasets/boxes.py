@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from relume.errors import DataFileError
 from relume.formats.data_files import (
+    ANY_CLASS,
     PICTURE_ENDINGS,
+    Boxes,
     DataFile,
     label_path,
     read_data_file,
@@ -22,12 +24,6 @@ from relume.formats.data_files import (
     read_names,
     resolve,
 )
-
-Boxes = npt.NDArray[np.float32]
-"""[N, 5]: class, then centre x, y and width, height relative to the picture."""
-
-ANY_CLASS = 100_000
-"""More classes than there are, where nothing says how many."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _INSTANCES = "instances_"
 
 
 @dataclass(frozen=True)
-class Found:
+class AnnotatedFile:
     """An annotated picture, the list it belongs to, and where it lies."""
 
     picture: Annotated
@@ -31,17 +31,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class AnnotatedSet:
     """All that a VOC or COCO data set holds."""
 
-    found: tuple[Found, ...]
+    found: tuple[AnnotatedFile, ...]
     names: tuple[str, ...]
     """Classes: COCO's in the order of their ids, VOC's by the alphabet."""
     oddities: tuple[str, ...] = ()
     """What is left out, a sentence each."""
 
 
-def read_voc(folder: Path, images: Path | None) -> DataSet:
+def read_voc(folder: Path, images: Path | None) -> AnnotatedSet:
     """Read Annotations/*.xml, or all XML files below `folder`.
 
     Args:
@@ -67,7 +67,7 @@ def read_voc(folder: Path, images: Path | None) -> DataSet:
             names.append(str(inside))
         path = _first(names, [images, *roots] if images else roots, str(file))
         for part in parts.get(file.stem, () if parts else (TRAIN,)):
-            found.append(Found(picture, part, path))
+            found.append(AnnotatedFile(picture, part, path))
     names_found = {thing.name for each in found for thing in each.picture.things}
     stems = {file.stem for file in files}
     odd = (
@@ -75,17 +75,17 @@ def read_voc(folder: Path, images: Path | None) -> DataSet:
         (sorted(stems - parts.keys()) if parts else [], "annotations are in no list of ImageSets"),
     )
     oddities = tuple(f"{len(ids)} {what} ({ids[0]}, ...)" for ids, what in odd if ids)
-    return DataSet(tuple(found), tuple(sorted(names_found)), oddities)
+    return AnnotatedSet(tuple(found), tuple(sorted(names_found)), oddities)
 
 
-def read_coco(source: Path, images: Path | None) -> DataSet:
+def read_coco(source: Path, images: Path | None) -> AnnotatedSet:
     """Read a JSON file, or those of a folder: annotations/instances_*.json, else all below it.
 
     Raises:
         DataFileError: no annotation, or one cannot be read.
         LabelError: one cannot be understood, or two have other categories.
     """
-    found: list[Found] = []
+    found: list[AnnotatedFile] = []
     names: tuple[str, ...] = ()
     for file in _coco_files(source):
         coco = parse_coco(read_bytes(file), str(file))
@@ -100,8 +100,8 @@ def read_coco(source: Path, images: Path | None) -> DataSet:
         part = _coco_part(split, file.parent.name)
         for picture in coco.pictures:
             path = _first([picture.file_name], [images] if images else roots, picture.place)
-            found.append(Found(picture, part, path))
-    return DataSet(tuple(found), names)
+            found.append(AnnotatedFile(picture, part, path))
+    return AnnotatedSet(tuple(found), names)
 
 
 def read_bytes(path: Path) -> bytes:

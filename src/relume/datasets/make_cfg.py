@@ -11,12 +11,12 @@ Source:
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-Section = tuple[str, dict[str, object]]
+WrittenSection = tuple[str, dict[str, object]]
 Anchors = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class CfgValues:
     """What differs from one cfg of a net to another."""
 
     classes: int
@@ -46,10 +46,10 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Net:
+class Architecture:
     """A net of Darknet's: its layers, and the values its own cfg has."""
 
-    layers: Callable[[Settings], Iterator[Section]]
+    layers: Callable[[CfgValues], Iterator[WrittenSection]]
     anchors_px: Anchors
     side_px: int
     subdivisions: int
@@ -62,14 +62,14 @@ PER_HEAD = 3
 """Anchors of one head."""
 
 
-def cfg_text(name: str, settings: Settings, title: str) -> str:
+def cfg_text(name: str, settings: CfgValues, title: str) -> str:
     """Return the cfg of the net `name` of NETS.
 
     Args:
         title: lines of a comment at its beginning.
     """
     steps = ",".join(map(str, settings.steps))
-    net: Section = (
+    net: WrittenSection = (
         "net",
         {
             "batch": settings.batch,
@@ -94,29 +94,29 @@ def cfg_text(name: str, settings: Settings, title: str) -> str:
     return comment + "".join(_text(section) for section in (net, *NETS[name].layers(settings)))
 
 
-def _text(section: Section) -> str:
+def _text(section: WrittenSection) -> str:
     kind, options = section
     return f"\n[{kind}]\n" + "".join(f"{key}={value}\n" for key, value in options.items())
 
 
-def _convolution(filters: int, size: int, stride: int = 1) -> Section:
+def _convolution(filters: int, size: int, stride: int = 1) -> WrittenSection:
     options = {"batch_normalize": 1, "filters": filters, "size": size, "stride": stride}
     return "convolutional", {**options, "pad": 1, "activation": "leaky"}
 
 
-def _maxpool(size: int, stride: int) -> Section:
+def _maxpool(size: int, stride: int) -> WrittenSection:
     return "maxpool", {"size": size, "stride": stride}
 
 
-def _route(*layers: int) -> Section:
+def _route(*layers: int) -> WrittenSection:
     return "route", {"layers": ",".join(map(str, layers))}
 
 
-def _detector(settings: Settings, first: int) -> Iterator[Section]:
+def _detector(settings: CfgValues, first: int) -> Iterator[WrittenSection]:
     """Yield the last convolution of a head and its [yolo]; `first` is its smallest anchor."""
     options = {"filters": settings.filters, "size": 1, "stride": 1, "pad": 1}
     yield "convolutional", {**options, "activation": "linear"}
-    anchors = ", ".join(f"{_digits(w)},{_digits(h)}" for w, h in settings.anchors_px)
+    anchors = ", ".join(f"{pixel_text(w)},{pixel_text(h)}" for w, h in settings.anchors_px)
     yield (
         "yolo",
         {
@@ -132,7 +132,7 @@ def _detector(settings: Settings, first: int) -> Iterator[Section]:
     )
 
 
-def _finer(filters: int, layer: int) -> Iterator[Section]:
+def _finer(filters: int, layer: int) -> Iterator[WrittenSection]:
     """Yield the way from a head to the next: twice its size, with a layer of the backbone."""
     yield _route(-4)
     yield _convolution(filters, 1)
@@ -140,7 +140,7 @@ def _finer(filters: int, layer: int) -> Iterator[Section]:
     yield _route(-1, layer)
 
 
-def _tiny(settings: Settings) -> Iterator[Section]:
+def _tiny(settings: CfgValues) -> Iterator[WrittenSection]:
     for filters in (16, 32, 64, 128, 256):
         yield _convolution(filters, 3)
         yield _maxpool(2, 2)
@@ -155,7 +155,7 @@ def _tiny(settings: Settings) -> Iterator[Section]:
     yield from _detector(settings, first=0)
 
 
-def _darknet53() -> Iterator[Section]:
+def _darknet53() -> Iterator[WrittenSection]:
     yield _convolution(32, 3)
     for filters, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
         yield _convolution(filters, 3, stride=2)
@@ -165,7 +165,7 @@ def _darknet53() -> Iterator[Section]:
             yield "shortcut", {"from": -3, "activation": "linear"}
 
 
-def _pyramid() -> Iterator[Section]:
+def _pyramid() -> Iterator[WrittenSection]:
     """Yield spatial pyramid pooling: the layer before, seen through three windows at once."""
     yield _maxpool(5, 1)
     yield _route(-2)
@@ -176,7 +176,7 @@ def _pyramid() -> Iterator[Section]:
     yield _convolution(512, 1)
 
 
-def _yolov3(settings: Settings, pyramid: bool = False) -> Iterator[Section]:
+def _yolov3(settings: CfgValues, pyramid: bool = False) -> Iterator[WrittenSection]:
     yield from _darknet53()
     for filters, layer, first in ((512, 0, 6), (256, 61, 3), (128, 36, 0)):
         if layer:
@@ -189,11 +189,12 @@ def _yolov3(settings: Settings, pyramid: bool = False) -> Iterator[Section]:
         yield from _detector(settings, first)
 
 
-def _yolov3_spp(settings: Settings) -> Iterator[Section]:
+def _yolov3_spp(settings: CfgValues) -> Iterator[WrittenSection]:
     yield from _yolov3(settings, pyramid=True)
 
 
-def _digits(pixels: float) -> str:
+def pixel_text(pixels: float) -> str:
+    """Return a length in pixels as a person writes it."""
     return f"{pixels:.0f}" if pixels >= 10 else f"{pixels:.2g}"
 
 
@@ -205,7 +206,7 @@ _NINE = (
 _SIX = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 
 NETS = {
-    "yolov3-tiny": Net(_tiny, _SIX, 416, 2, "yolov3-tiny.conv.15"),
-    "yolov3": Net(_yolov3, _NINE, 416, 16, "darknet53.conv.74"),
-    "yolov3-spp": Net(_yolov3_spp, _NINE, 608, 16, "darknet53.conv.74"),
+    "yolov3-tiny": Architecture(_tiny, _SIX, 416, 2, "yolov3-tiny.conv.15"),
+    "yolov3": Architecture(_yolov3, _NINE, 416, 16, "darknet53.conv.74"),
+    "yolov3-spp": Architecture(_yolov3_spp, _NINE, 608, 16, "darknet53.conv.74"),
 }

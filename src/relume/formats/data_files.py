@@ -38,8 +38,13 @@ _LABEL_FOLDERS = tuple(
     )
 )
 PICTURE_ENDINGS = words(".jpg .JPG .jpeg .JPEG .png .PNG .bmp .BMP .ppm .PPM .tiff .TIFF")
+ANY_CLASS = 100_000
+"""More classes than there are, where nothing says how many."""
+
+Boxes = npt.NDArray[np.float32]
+"""[N, 5]: class, then centre x, y and width, height relative to the picture."""
+NO_BOXES = np.zeros((0, 5), np.float32)
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_NO_BOXES = np.zeros((0, 5), np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,7 @@ class ImageList:
 class LabelFile:
     """The boxes of one picture."""
 
-    boxes: npt.NDArray[np.float32]
-    """[N, 5]: class, then centre x, y and width, height relative to the picture."""
+    boxes: Boxes
     missing: bool
     """There is no such file: to Darknet a picture without objects."""
 
@@ -269,24 +273,22 @@ def read_labels(path: Path, classes: int) -> LabelFile:
     """
     lines = label_lines(path)
     if lines is None:
-        return LabelFile(_NO_BOXES, missing=True)
+        return LabelFile(NO_BOXES, missing=True)
     return LabelFile(_boxes(lines, classes, path), missing=False)
 
 
-def parse_labels(data: bytes | None, classes: int, path: Path) -> npt.NDArray[np.float32]:
+def parse_labels(data: bytes | None, classes: int, path: Path) -> Boxes:
     """Return the boxes in the bytes of a label file; None stands for a file that is missing.
 
     Raises:
         LabelError: as read_labels.
     """
-    return _NO_BOXES if data is None else _boxes(_label_words(data), classes, path)
+    return NO_BOXES if data is None else _boxes(_label_words(data), classes, path)
 
 
-def _boxes(
-    lines: list[tuple[int, list[bytes]]], classes: int, path: Path
-) -> npt.NDArray[np.float32]:
+def _boxes(lines: list[tuple[int, list[bytes]]], classes: int, path: Path) -> Boxes:
     rows = [parse_box(texts, classes, path, number) for number, texts in lines]
-    return np.array(rows, np.float32) if rows else _NO_BOXES
+    return np.array(rows, np.float32) if rows else NO_BOXES
 
 
 def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:

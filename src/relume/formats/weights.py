@@ -22,7 +22,7 @@ import numpy.typing as npt
 from relume.errors import WeightsError
 from relume.formats.sections import Cfg, Convolutional
 
-Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Bytes = bytes | bytearray | memoryview
 
 RELUME_REVISION = 0x6D6C6572
@@ -72,7 +72,7 @@ class DarknetWeights:
     """What a file holds of a cfg's arrays."""
 
     header: Header
-    arrays: dict[str, Array]
+    arrays: dict[str, Floats]
     """Read-only views of the file's bytes; of complete leading layers only."""
     layers_filled: int
     """Every layer below this index has all its arrays; len(cfg.layers) if the file is whole."""
@@ -162,7 +162,7 @@ def parse_weights(data: Bytes, cfg: Cfg, place: str) -> DarknetWeights:
     header = parse_header(data, place)
     specs = layout(cfg)
     offset, layers_filled = header.size_bytes, len(cfg.layers)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Floats] = {}
     for layer, group in _by_layer(specs):
         size_bytes = sum(spec.size_bytes for spec in group)
         if len(data) - offset < size_bytes:

@@ -20,10 +20,10 @@ import xxhash
 
 from relume.checkpoint.tensors import bytes_of
 from relume.errors import RelumeError
-from relume.formats.data_files import ImageList, label_path, parse_labels
+from relume.formats.data_files import Boxes, ImageList, label_path, parse_labels
 from relume.formats.picture_size import HEADER_BYTES, picture_size
 from relume.formats.places import is_url
-from relume.lists.label_files import Boxes, label_digest, never_used
+from relume.lists.label_files import label_digest, never_used
 from relume.lists.sealed import read_sealed, write_sealed
 
 MAGIC = b"relume labels 1\n"

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from relume.formats.data_files import ImageList, label_path
+from relume.formats.data_files import Boxes, ImageList, label_path
 
 PICTURE_BITS = np.uint64(0xFFFF_FFFF_0000_0000)
 LABEL_BITS = ~PICTURE_BITS
-Boxes = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

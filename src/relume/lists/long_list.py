@@ -28,6 +28,7 @@ from relume.checkpoint.tensors import bytes_of
 from relume.errors import DataFileError, StorageError, Unavailable
 from relume.formats.data_files import ImageList, Remote, all_local, candidate_paths, read_image_list
 from relume.formats.rows import Rows
+from relume.lists.identity import common_folder, identity_of
 from relume.lists.sealed import read_sealed, write_sealed
 
 COMPARED_AT_START = 100_000
@@ -51,7 +52,7 @@ class ListIndex:
     """XXH3-128 of all of them."""
     size_bytes: int
     identity: str
-    """As spec.list_identity returns it."""
+    """As list_identity returns it."""
     count: int
     """Entries."""
     starts: npt.NDArray[np.uint64]
@@ -232,18 +233,14 @@ def make_index(file: ListFile, digest: str) -> ListIndex:
             if count % EVERY == 0:
                 starts.append(offset)
             count += 1
-            common = _common_folder(common, text.replace(b"\\", b"/"))
+            common = common_folder(common, text)
     if not count:
         raise DataFileError(file.path, "lists no picture", "one path a line is needed")
-    cut, hasher = len(b"/".join(common or [])), xxhash.xxh3_128()
-    for begin, block in file.blocks():
-        texts = [text.replace(b"\\", b"/") for _, text in _lines(begin, block) if text]
-        rests = [text[cut:].lstrip(b"/") for text in texts]
-        hasher.update(b"\n".join([*rests, b""]))
+    entries = (text for begin, block in file.blocks() for _, text in _lines(begin, block) if text)
     return ListIndex(
         digest=digest,
         size_bytes=end,
-        identity=f"{count} pictures {hasher.hexdigest()}",
+        identity=identity_of(entries, count, common),
         count=count,
         starts=np.frombuffer(starts, np.uint64),
         skipped=np.frombuffer(skipped, np.uint64),
@@ -311,16 +308,3 @@ def _lines(begin: int, block: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _is_blank(text: bytes) -> bool:
     return not text.decode("utf-8", "surrogateescape").strip()
-
-
-def _common_folder(common: list[bytes] | None, line: bytes) -> list[bytes]:
-    """Return the parts that the folder of a line has in common with those before."""
-    if common is not None and (common in ([], [b""]) or line.startswith(b"/".join(common) + b"/")):
-        return common
-    parts = line.rpartition(b"/")[0].split(b"/")
-    if common is None:
-        return parts
-    same = 0
-    while same < min(len(parts), len(common)) and parts[same] == common[same]:
-        same += 1
-    return common[:same]

@@ -23,7 +23,7 @@ GENERATIONS = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProofPlan:
     """What is proven: the user's run, over the iterations from `start` to `end`."""
 
     spec: RunSpec
@@ -89,7 +89,7 @@ class Plan:
         return min(self.spec.operation.saveweights, max(1, self.iterations // 2))
 
 
-def write_inputs(plan: Plan) -> None:
+def write_inputs(plan: ProofPlan) -> None:
     """Write the cfg and the list of pictures, the same for all runs.
 
     Raises:
@@ -102,7 +102,7 @@ def write_inputs(plan: Plan) -> None:
     storage.write_durably(_list(plan), lines.encode("utf-8", "surrogateescape"))
 
 
-def write_data_file(plan: Plan, run: str, savelast: str) -> None:
+def write_data_file(plan: ProofPlan, run: str, savelast: str) -> None:
     """Write the data file of one run.
 
     Raises:
@@ -123,7 +123,7 @@ def write_data_file(plan: Plan, run: str, savelast: str) -> None:
     storage.write_durably(plan.data(run), text.encode("utf-8", "surrogateescape"))
 
 
-def _list(plan: Plan) -> Path:
+def _list(plan: ProofPlan) -> Path:
     return plan.folder / "train.txt"
 
 
@@ -140,7 +140,7 @@ def shortened(cfg: bytes, max_batches: int) -> bytes:
     return b"\n".join(lines)
 
 
-def schedule_changes(plan: Plan) -> str:
+def schedule_changes(plan: ProofPlan) -> str:
     """Say where the copy of the cfg trains otherwise than the user's; empty: nowhere.
 
     Some things in a cfg are counted from its end, so max_batches moves them.
@@ -155,7 +155,7 @@ def schedule_changes(plan: Plan) -> str:
     return " and ".join(f"{len(which)} have {what}" for which, what in found if which)
 
 
-def needed_bytes(plan: Plan) -> int:
+def needed_bytes(plan: ProofPlan) -> int:
     """Return about how much disk the two runs fill."""
     weights, state = _size_bytes(plan.spec.recipe.cfg)
     first = plan.start // plan.saveweights

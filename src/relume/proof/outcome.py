@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import IO
 
 from relume.checkpoint import container
-from relume.checkpoint.tensor_digests import Difference, first_difference, read_digest_file
-from relume.proof.inputs import INTERRUPTED, STRAIGHT, Plan
-from relume.proof.runs import Course, run_files
+from relume.checkpoint.tensor_digests import (
+    TensorDifference,
+    first_tensor_difference,
+    read_digest_file,
+)
+from relume.proof.inputs import INTERRUPTED, STRAIGHT, ProofPlan
+from relume.proof.runs import Course, promised_files
 
 CHUNK_BYTES = 1 << 20
 
@@ -24,9 +28,9 @@ class Comparison:
     states: int
     tensors: int
     """Of a state."""
-    parting: Difference | None
+    parting: TensorDifference | None
     """The first iteration and tensor that differ."""
-    repeated: Difference | None
+    repeated: TensorDifference | None
     """Of the second run: the first iteration that gave another result when computed again."""
     computed_again: int
     """Iterations that the second run computed more than once."""
@@ -37,13 +41,13 @@ class Comparison:
         return not (self.different or self.parting or self.repeated)
 
 
-def compare(plan: Plan, one: str, other: str) -> Comparison:
+def compare(plan: ProofPlan, one: str, other: str) -> Comparison:
     """Compare two finished runs.
 
     Raises:
         WeightsError: a run has left no tensor digests.
     """
-    left, right = (run_files(plan.backup(run)) for run in (one, other))
+    left, right = (promised_files(plan.backup(run)) for run in (one, other))
     different = []
     size = 0
     for name in sorted(left.keys() | right.keys()):
@@ -61,7 +65,7 @@ def compare(plan: Plan, one: str, other: str) -> Comparison:
         different=tuple(different),
         states=len(shared),
         tensors=len(digests[0].tensors(max(shared))) if shared else 0,
-        parting=first_difference(*digests),
+        parting=first_tensor_difference(*digests),
         repeated=digests[1].repeated,
         computed_again=digests[1].computed_again,
     )
@@ -93,14 +97,14 @@ def _first_differing_byte(left: IO[bytes], right: IO[bytes]) -> int | None:
         at += len(pair[0])
 
 
-def environment(plan: Plan) -> str:
+def environment(plan: ProofPlan) -> str:
     """Return the numeric environment that the checkpoints of the straight run declare."""
     with (plan.backup(STRAIGHT) / f"{plan.name}_last.weights").open("rb") as file:
         declared = container.read_manifest_of(file)["environment"]
     return ", ".join(f"{key} {value}" for key, value in declared.items())
 
 
-def summary(plan: Plan, course: Course, found: Comparison) -> list[str]:
+def summary(plan: ProofPlan, course: Course, found: Comparison) -> list[str]:
     """Return the lines that say what was done, whatever came of it."""
     struck = ", ".join(kill.place(plan.end) for kill in course.kills)
     kills = f"{len(course.kills)} of {_counted(plan.kills, 'SIGKILL')}"
@@ -109,7 +113,7 @@ def summary(plan: Plan, course: Course, found: Comparison) -> list[str]:
     return [
         f"  {STRAIGHT}: iterations {plan.start + 1} to {plan.end} in one start, left alone",
         f"  {INTERRUPTED}: the same; {kills} struck: {struck}",
-        f"  starts of it: {len(course.starts)}, from iteration {listed(course.starts)}",
+        f"  starts of it: {len(course.starts)}, from iteration {in_words(course.starts)}",
         f"  computed again after a kill: {again}{results}",
         f"  compared: every byte of {_counted(found.files, 'file')}, and the digests of "
         f"{_counted(found.tensors, 'tensor')} in {_counted(found.states, 'state')}",
@@ -117,7 +121,7 @@ def summary(plan: Plan, course: Course, found: Comparison) -> list[str]:
     ]
 
 
-def same_lines(plan: Plan, found: Comparison, schedule: str) -> list[str]:
+def same_lines(plan: ProofPlan, found: Comparison, schedule: str) -> list[str]:
     """Return what is proven and what is not."""
     lines = [
         f"same: {_counted(found.files, 'file')}, {found.bytes:,} bytes",
@@ -162,7 +166,7 @@ def different_lines(found: Comparison, again: Comparison) -> list[str]:
     return lines
 
 
-def listed(numbers: tuple[int, ...]) -> str:
+def in_words(numbers: tuple[int, ...]) -> str:
     """Return numbers as a person reads them."""
     return ", ".join(map(str, numbers))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.errors import TrainerEnded
-from relume.proof.inputs import INTERRUPTED, STRAIGHT, Plan, write_data_file
+from relume.proof.inputs import INTERRUPTED, STRAIGHT, ProofPlan, write_data_file
 from relume.proof.moments import Moment, Timeline
 from relume.proof.trainer import Trainer
 from relume.spec import AUTO
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Command:
+class TrainCommand:
     """The command that every start gives."""
 
     program: tuple[str, ...]
@@ -29,7 +29,7 @@ class Command:
     words: tuple[str, ...]
     """WEIGHTS and flags, as given."""
 
-    def of(self, plan: Plan, run: str) -> list[str]:
+    def of(self, plan: ProofPlan, run: str) -> list[str]:
         """Return the command line of a start."""
         files = ("detector", "train", str(plan.data(run)), str(plan.cfg))
         digests = ("-tensor_digests", str(plan.digests(run)))
@@ -60,12 +60,12 @@ class Course:
     starts: tuple[int, ...]
     """Iterations done at every start, the last one included, which was left alone."""
 
-    def resumes_inside(self, plan: Plan) -> int:
+    def resumes_inside(self, plan: ProofPlan) -> int:
         """Return how many starts went on from a checkpoint with iterations before and behind it."""
         return sum(plan.start < start < plan.end for start in self.starts)
 
 
-def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeline:
+def train_straight(command: TrainCommand, plan: ProofPlan, run: str, show: Show) -> Timeline:
     """Train without a disturbance and return how long everything took.
 
     Raises:
@@ -93,7 +93,7 @@ def train_straight(command: Command, plan: Plan, run: str, show: Show) -> Timeli
 
 
 def train_interrupted(
-    command: Command, plan: Plan, timeline: Timeline, seed: int, show: Show, say: Say
+    command: TrainCommand, plan: ProofPlan, timeline: Timeline, seed: int, show: Show, say: Say
 ) -> Course:
     """Train, kill and start again until all kills have struck, then to the end.
 
@@ -124,14 +124,14 @@ def train_interrupted(
     raise AssertionError("the last start is not killed")
 
 
-def _start_of(trainer: Trainer, plan: Plan) -> int:
+def _start_of(trainer: Trainer, plan: ProofPlan) -> int:
     """Return the iterations done at a start that has begun."""
     return plan.start if trainer.went_on_from is None else trainer.went_on_from
 
 
 def _killed(
     trainer: Trainer,
-    plan: Plan,
+    plan: ProofPlan,
     timeline: Timeline,
     seed: int,
     number: int,
@@ -154,13 +154,13 @@ def _killed(
     return Kill(start, start if trainer.iteration is None else trainer.iteration, moment)
 
 
-def _show_iteration(trainer: Trainer, plan: Plan, show: Show, text: str) -> None:
+def _show_iteration(trainer: Trainer, plan: ProofPlan, show: Show, text: str) -> None:
     if trainer.iteration is not None:
         show(trainer.iteration - plan.start, text)
 
 
 @contextmanager
-def _started(command: Command, plan: Plan, run: str) -> Iterator[Trainer]:
+def _started(command: TrainCommand, plan: ProofPlan, run: str) -> Iterator[Trainer]:
     words = command.of(plan, run)
     with closing(storage.AppendFile(plan.log(run))) as log:
         log.append(f"$ {' '.join(words)}")
@@ -168,7 +168,7 @@ def _started(command: Command, plan: Plan, run: str) -> Iterator[Trainer]:
             yield trainer
 
 
-def _check_end(status: int, trainer: Trainer, plan: Plan, run: str) -> None:
+def _check_end(status: int, trainer: Trainer, plan: ProofPlan, run: str) -> None:
     if status == 0:
         return
     if status < 0:
@@ -178,6 +178,6 @@ def _check_end(status: int, trainer: Trainer, plan: Plan, run: str) -> None:
     raise TrainerEnded(f"{run} run", found, remedy=f"its output is in {plan.log(run)}")
 
 
-def run_files(folder: Path) -> dict[str, Path]:
+def promised_files(folder: Path) -> dict[str, Path]:
     """Return what a finished run has left, by name; its log and lock are no part of the promise."""
     return {path.name: path for path in folder.iterdir() if path.suffix not in (".log", ".lock")}

@@ -35,7 +35,7 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def free_memory_bytes(device: torch.device) -> int | None:
+def free_device_memory_bytes(device: torch.device) -> int | None:
     """Return the free memory of a GPU; None: it is the processor's."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import xxhash
 
 from relume.checkpoint import container
-from relume.checkpoint.folder import Found, newest_good, run_files
+from relume.checkpoint.folder import FoundCheckpoint, newest_good, run_files
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, UsageError, WeightsError
 from relume.formats.sections import Cfg
@@ -54,7 +54,7 @@ class Given:
         return self.plain.header.seen // batch
 
 
-def read_given(spec: RunSpec, flags: StartFlags, found: Found | None, say: Say) -> Given:
+def read_given(spec: RunSpec, flags: StartFlags, found: FoundCheckpoint | None, say: Say) -> Given:
     """Read WEIGHTS.
 
     Args:
@@ -109,7 +109,7 @@ def _newest_in(folder: Path, spec: RunSpec, say: Say) -> Given:
     return Given(found.path, state=found.state, identity=found.state.recipe.keys["start"])
 
 
-def _began_like_this(found: Found | None, flags: StartFlags) -> bool:
+def _began_like_this(found: FoundCheckpoint | None, flags: StartFlags) -> bool:
     """Tell whether the run in the backup folder may have begun with WEIGHTS, now missing."""
     if found is None:
         return False
@@ -120,7 +120,7 @@ def _began_like_this(found: Found | None, flags: StartFlags) -> bool:
 
 
 def _was_replaced(
-    path: Path, data: bytes, spec: RunSpec, found: Found | None, flags: StartFlags
+    path: Path, data: bytes, spec: RunSpec, found: FoundCheckpoint | None, flags: StartFlags
 ) -> bool:
     """Tell whether the run began with a file of this name that it has since replaced itself."""
     operation = spec.operation

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from relume.checkpoint import container, course
-from relume.checkpoint.folder import Found, candidates
+from relume.checkpoint.folder import FoundCheckpoint, candidates
 from relume.checkpoint.state import Mark, TrainState
 from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageError
 from relume.kernels import PORTABLE
@@ -155,7 +155,7 @@ def compared(
     return done, True
 
 
-def _older(spec: RunSpec, start: TrainState) -> Found | None:
+def _older(spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:
     """Return the newest older checkpoint that was computed as `start` was."""
     operation = spec.operation
     for path in candidates(operation.backup, operation.name).ordered:
@@ -167,7 +167,7 @@ def _older(spec: RunSpec, start: TrainState) -> Found | None:
         # Digests of another form, as a long list had them before there were indexes, differ.
         same &= state.recipe.label_digests.shape == start.recipe.label_digests.shape
         if same and state.iteration < start.iteration:
-            return Found(path, state)
+            return FoundCheckpoint(path, state)
     return None
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import xxhash
 
 from relume.checkpoint import container, course, storage
-from relume.checkpoint.course import Difference, Verdict
+from relume.checkpoint.course import Meaning, RecipeDifference
 from relume.checkpoint.folder import (
-    Found,
+    FoundCheckpoint,
     Rejected,
     claimed_position,
     newest_good,
@@ -113,11 +113,13 @@ def _check_name(spec: RunSpec) -> None:
         )
 
 
-def _chosen(spec: RunSpec, flags: StartFlags, found: Found | None, given: Given) -> Found | None:
+def _chosen(
+    spec: RunSpec, flags: StartFlags, found: FoundCheckpoint | None, given: Given
+) -> FoundCheckpoint | None:
     """Return the checkpoint to go on from: the newer of the found and the given one."""
     if given.state is None or given.path is None:
         return found
-    named = Found(given.path, given.state)
+    named = FoundCheckpoint(given.path, given.state)
     if found is None:
         return named
     state = given.state
@@ -141,8 +143,8 @@ def _may_part(given: TrainState, found: TrainState) -> bool:
 
 
 def _under_todays_recipe(
-    spec: RunSpec, flags: StartFlags, start: Found, given: Given
-) -> tuple[TrainState, list[Difference]]:
+    spec: RunSpec, flags: StartFlags, start: FoundCheckpoint, given: Given
+) -> tuple[TrainState, list[RecipeDifference]]:
     """Return the state under today's recipe, if the two agree or a change is allowed."""
     images = spec.recipe.images
     state = in_todays_form(start.state, spec)
@@ -151,8 +153,8 @@ def _under_todays_recipe(
     if flags.allow_change:
         state, changed = _with_todays_pictures(state, today, spec)
         found += changed
-    refused = [d for d in found if d.verdict in (Verdict.COURSE, Verdict.IMPOSSIBLE)]
-    impossible = any(d.verdict is Verdict.IMPOSSIBLE for d in refused)
+    refused = [d for d in found if d.meaning in (Meaning.COURSE, Meaning.IMPOSSIBLE)]
+    impossible = any(d.meaning is Meaning.IMPOSSIBLE for d in refused)
     if impossible or (refused and not flags.allow_change):
         more = f" and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
         raise OtherRecipe(
@@ -197,11 +199,11 @@ def in_todays_form(state: TrainState, spec: RunSpec) -> TrainState:
     return replace(state, groups=groups, recipe=recipe)
 
 
-def _way_out(refused: list[Difference], given: Given) -> str:
+def _way_out(refused: list[RecipeDifference], given: Given) -> str:
     """Say what can be done about settings that a run cannot take."""
     if [d.key for d in refused] == ["start"] and given.path is None:
         return "name the WEIGHTS it began with, or add -resume"
-    if any(d.verdict is Verdict.IMPOSSIBLE for d in refused):
+    if any(d.meaning is Meaning.IMPOSSIBLE for d in refused):
         return "`relume reset DATA CFG` moves the run aside for a new one"
     return (
         "undo the change, or go on with it by -allow-change, or begin anew after "
@@ -211,7 +213,7 @@ def _way_out(refused: list[Difference], given: Given) -> str:
 
 def _with_todays_pictures(
     state: TrainState, today: RecipeRecord, spec: RunSpec
-) -> tuple[TrainState, list[Difference]]:
+) -> tuple[TrainState, list[RecipeDifference]]:
     """Compare all pictures used so far with today's, and forget those that changed."""
     images = spec.recipe.images
     digests = np.array(state.groups[PICTURES]["digests"], np.uint64)
@@ -229,7 +231,7 @@ def _with_todays_pictures(
         if digest != used[row]:
             pair = (f"{used[row]:016x}", f"{digest:016x}")
             what, place = changed_file(spec.recipe, row, np.uint64(digest) ^ used[row])
-            changed.append(Difference(f"{what} {row + 1}", *pair, Verdict.COURSE, str(place)))
+            changed.append(RecipeDifference(f"{what} {row + 1}", *pair, Meaning.COURSE, str(place)))
             digests[row] = 0
     groups = {**state.groups, PICTURES: {"digests": digests}}
     skipped = tuple(row for row in state.progress.skipped if digests[row])
@@ -323,7 +325,7 @@ def _set_damaged_aside(spec: RunSpec, rejected: list[Rejected], say: Say) -> Non
         _aside(spec, [item.path for item in rejected], say)
 
 
-def _set_newer_aside(spec: RunSpec, start: Found, state: TrainState, say: Say) -> None:
+def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, say: Say) -> None:
     """Move the files of the old course aside that are newer than the change."""
     operation = spec.operation
     files = run_files(operation.backup, operation.name)
