@@ -503,6 +503,35 @@ def test_pictures_on_an_object_store_are_checked_too(
     assert "the pictures are on an object store" in fixing.error
 
 
+def test_a_store_that_nobody_knows_and_a_pipe_are_findings_of_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", CFG))
+    os.mkfifo("img/pipe.jpg")
+    os.mkfifo("img/0002.txt.pipe")
+    Path("img/0002.txt").unlink()
+    Path("img/0002.txt").symlink_to("0002.txt.pipe")
+    with Path("train.txt").open("a") as lines:
+        lines.write("zzz://bucket/a.jpg\nimg/pipe.jpg\nzzz://bucket/a.jpg?none\n")
+    Path("img/pipe.txt").write_text("0 .5 .5 .2 .2\n")
+    Path("img/0003.txt").write_text("9 .5 .5 .2 .2\n")
+    count = len(Path("train.txt").read_text().split())
+
+    ended = check("obj.data", "net.cfg", "-json")
+
+    found = found_by(ended)
+    assert ended.status == 2
+    unreadable = {place: detail for _, place, detail in found["a picture cannot be read"]}
+    assert list(unreadable) == [f"train.txt:{count - 2}", f"train.txt:{count - 1}"]
+    assert unreadable[f"train.txt:{count - 2}"].startswith("zzz://bucket/a.jpg: cannot be reached")
+    assert unreadable[f"train.txt:{count - 1}"] == "img/pipe.jpg: no regular file"
+    labels = [place for _, place, _ in found["a label file cannot be read"]]
+    assert labels == ["img/0002.txt", "zzz://bucket/a.txt"]
+    assert [p for _, p, _ in found["a class is out of range"]] == ["img/0003.txt:1"]
+    what = "an entry of 'train' has no ending of a picture that Darknet knows"
+    assert [place for _, place, _ in found[what]] == [f"train.txt:{count}"]
+
+
 @needs_shared
 def test_yolo_mark_with_its_missing_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

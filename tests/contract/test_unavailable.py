@@ -10,6 +10,7 @@ import pytest
 
 from relume.checkpoint import container
 from relume.data.order import index_at
+from relume.formats.places import read_file
 from relume.train import loop
 from tests.command_line import relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
@@ -44,7 +45,7 @@ def test_a_picture_that_the_disk_does_not_give_stops_the_run_where_it_is(
     monkeypatch.chdir(folder)
     lines = Path("train.txt").read_text().split()
     row = index_at(0, POSITION, len(lines))
-    whole = Path.read_bytes
+    whole = read_file
 
     def read(path: Path) -> bytes:
         if path.name == Path(lines[row]).name:
@@ -52,7 +53,7 @@ def test_a_picture_that_the_disk_does_not_give_stops_the_run_where_it_is(
         return whole(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", read)
+        patch.setattr("relume.data.patience.read_file", read)
         patch.setattr(loop, "PAUSES_S", (0.01, 0.01))
         ended = relume(*TRAIN, "-workers", workers)
 

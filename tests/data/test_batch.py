@@ -22,6 +22,7 @@ from relume.data.patience import Patience
 from relume.data.sample import Source, load_sample
 from relume.draws import draw_words
 from relume.errors import ImageError, Unavailable
+from relume.formats.places import read_file
 from relume.formats.sections import Net, Yolo
 from tests.shared import SHARED, needs_shared
 
@@ -389,14 +390,14 @@ def test_a_picture_that_the_disk_does_not_give_ends_the_loading_soon(
     source: Source, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     lost = source.image_paths[load_sample(source, 9, 64, 64).indices[0]]
-    whole = Path.read_bytes
+    whole = read_file
 
     def read(path: Path) -> bytes:
         if path == lost:
             raise OSError(errno.EIO, "Input/output error")
         return whole(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr("relume.data.patience.read_file", read)
     slept: list[float] = []
     patience = Patience((0.1, 0.2), sleep=slept.append)
     batches = mini_batches(source, 0, size_of, workers, 0, 64, patience)

@@ -24,7 +24,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, failures: int) -> None:
         self.number, self.failures, self.asked = number, failures, 0
-        monkeypatch.setattr(Path, "read_bytes", lambda path: self.read())
+        monkeypatch.setattr("relume.data.patience.read_file", lambda path: self.read())
 
     def read(self) -> bytes:
         self.asked += 1

@@ -10,6 +10,7 @@ from relume.data.patience import Patience
 from relume.data.sample import Source, load_sample
 from relume.errors import Unavailable
 from relume.formats.data_files import ImageList
+from relume.formats.places import read_file
 from relume.formats.sections import Net, Yolo
 from relume.lists.label_files import LABEL_BITS, LabelFiles, label_digest
 
@@ -60,14 +61,14 @@ def test_labels_are_read_with_their_picture(source: Source, tmp_path: Path) -> N
 def test_a_label_file_that_cannot_be_read_is_asked_for_again(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, failures = Path.read_bytes, [5, 5]
+    original, failures = read_file, [5, 5]
 
     def read_bytes(path: Path) -> bytes:
         if path.suffix == ".txt" and failures:
             raise OSError(failures.pop(), "Input/output error")
         return original(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("relume.data.patience.read_file", read_bytes)
     patience, said = patient(source)
     assert boxes_of(source, patience)[0] == 1
     assert len(said) == 1
@@ -82,14 +83,14 @@ def test_labels_on_a_disk_that_has_gone_are_not_missing(
 ) -> None:
     picture, labels, away = tmp_path / "a.png", tmp_path / "a.txt", tmp_path / "away"
     away.mkdir()
-    original = Path.read_bytes
+    original = read_file
 
     def read_bytes(path: Path) -> bytes:
         data = original(path)
         if path == picture:  # the disk goes when the picture has been read, once
             labels.rename(away / "a.txt")
             picture.rename(away / "a.png")
-            monkeypatch.setattr(Path, "read_bytes", original)
+            monkeypatch.setattr("relume.data.patience.read_file", original)
         return data
 
     def comes_back() -> None:
@@ -97,7 +98,7 @@ def test_labels_on_a_disk_that_has_gone_are_not_missing(
             if not path.exists():
                 (away / path.name).rename(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("relume.data.patience.read_file", read_bytes)
     patience, said = patient(source, comes_back)
 
     assert boxes_of(source, patience)[0] == 1

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.checking.findings import Finding, Verdict
-from relume.errors import LabelError
+from relume.errors import LabelError, RelumeError
 from relume.formats.data_files import ANY_CLASS, NO_BOXES, Boxes, label_lines, label_path, parse_box
 from relume.formats.places import RemoteFile
 
@@ -40,7 +40,7 @@ def read_all_lines(picture: Path, classes: int | None) -> tuple[LabelLines, list
     path = label_path(picture)
     try:
         numbered = label_lines(path)
-    except LabelError as error:
+    except RelumeError as error:  # a file that is none, or a store there is no way to
         what = "a label file cannot be read"
         return LabelLines(path, unreadable=True), [Finding(ERROR, what, str(path), error.found)]
     if numbered is None:

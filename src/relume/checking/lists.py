@@ -67,10 +67,11 @@ def read_every_entry(
     findings = list(text_findings(path, name))
     entries: list[Entry] = []
     for line, text in numbered:
+        place = f"{name}:{line}"
         if far := remote(text):
-            entries.append(Entry(line, text, far))
-            continue
-        entry, found = _entry(key, line, text, f"{name}:{line}", data_file, folder)
+            entry, found = _with_labels(key, line, text, far, place)
+        else:
+            entry, found = _entry(key, line, text, place, data_file, folder)
         entries.append(entry)
         findings += found
     picture_list = PictureList(name, tuple(entries))
@@ -121,6 +122,13 @@ def _entry(
         remedy = "correct the line or remove it"
         finding = Finding(_verdict(key), what, place, detail, remedy)
         return Entry(line, text, None, meant), [finding]
+    return _with_labels(key, line, text, path, place)
+
+
+def _with_labels(
+    key: str, line: int, text: str, path: Path, place: str
+) -> tuple[Entry, list[Finding]]:
+    """Return the entry of a picture whose labels can be found by its name."""
     try:
         label_path(path)
     except DataFileError as error:

@@ -3,6 +3,7 @@
 What is found is a matter of a file's bytes, so it is kept by their digest (known.py).
 """
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from relume.checking.lists import whole_name
 from relume.checking.picture_forms import FORMS_OF_ENDINGS, form_of
 from relume.data.image import decode_picture, stored_depth
 from relume.data.loaders import Loaders, Task
-from relume.formats.places import RemoteFile
+from relume.errors import RelumeError
+from relume.formats.places import LARGEST_BYTES, RemoteFile, open_regular
 
 ERROR, WARNING, NOTE = Verdict
 AT_ONCE = 64
@@ -74,12 +76,16 @@ def look_at(path: Path, place: str, channels: int, known: Known) -> Looked:
         if isinstance(path, RemoteFile):
             content = path.read_bytes()
         else:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 status = os.fstat(file.fileno())
+                if status.st_size > LARGEST_BYTES:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
                 content = file.read()
             size_bytes, modified_ns = status.st_size, status.st_mtime_ns
     except (OSError, ValueError) as error:
         return Looked(path, place, None, getattr(error, "strerror", None) or str(error))
+    except RelumeError as error:  # there is no way to its store
+        return Looked(path, place, None, error.found)
     facts = known(xxh3_64_intdigest(content)) or facts_of(content, channels)
     return Looked(path, place, facts, "", size_bytes, modified_ns)
 

@@ -22,7 +22,7 @@ from relume.formats.data_files import (
 )
 from relume.formats.layer_shapes import wrong_heads
 from relume.formats.lexer import Section, decode_text, excerpt, split_sections
-from relume.formats.places import is_url
+from relume.formats.places import is_url, read_regular
 from relume.formats.sections import Cfg
 from relume.spec import Flags, Operation, check_classes, names_of, operation_of, sampling_of
 
@@ -168,7 +168,7 @@ def _cfg(path: str) -> tuple[Cfg | None, list[Finding]]:
     what, dropped = "the cfg cannot be used", set[int]()
     findings: list[Finding] = []
     try:
-        lines = decode_text(Path(path).read_bytes()).split("\n")
+        lines = decode_text(read_regular(path)).split("\n")
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         return None, [Finding(ERROR, what, path, f"cannot be read ({found})")]

@@ -4,6 +4,7 @@ Where training stops at the first mistake, this goes on and collects all of them
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ from relume.checkpoint.folder import newest_good
 from relume.command_table import Values
 from relume.commands.train import compute_device
 from relume.errors import DataFileError, RelumeError, StorageError
+from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.screen import Screen
@@ -224,7 +226,7 @@ def _weights(path: Path, cfg: Cfg, clear: bool) -> list[Finding]:
     if path.is_dir():
         return [Finding(NOTE, "WEIGHTS is a folder: the newest good checkpoint is taken", name)]
     try:
-        data = path.read_bytes()
+        data = read_regular(path, sys.maxsize)
     except OSError as error:
         return [Finding(ERROR, what, name, f"cannot be read ({error.strerror})")]
     try:

@@ -21,6 +21,7 @@ from relume.datasets.boxes import (
 from relume.datasets.split import Classes, Digest, split_contents
 from relume.errors import DataFileError, ImageError, UsageError
 from relume.formats.data_files import listed_entries, read_data_file, read_names, resolve
+from relume.formats.places import read_regular
 from relume.screen import Screen
 
 FRACTION = 0.2
@@ -141,7 +142,7 @@ def _digests(paths: list[Path], screen: Screen) -> list[Digest]:
     digests = []
     for path in screen.each(paths, len(paths), "pictures read"):
         try:
-            digests.append(xxh3_128_intdigest(path.read_bytes()))
+            digests.append(xxh3_128_intdigest(read_regular(path)))
         except OSError as error:
             raise ImageError(path, f"cannot be read ({error.strerror})") from error
     return digests

@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 from relume.data.patience import Patience
 from relume.errors import ImageError, Undecodable
 from relume.formats.picture_size import HEADER_BYTES, picture_size
+from relume.formats.places import open_regular
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, channels], RGB or one grey channel."""
@@ -93,7 +94,7 @@ def picture_size_px(path: Path) -> tuple[int, int]:
         ImageError: the file cannot be read, or is no picture.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = picture_size(file.read(HEADER_BYTES))
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from error

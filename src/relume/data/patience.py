@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relume.errors import ImageError, Unavailable
+from relume.formats.places import read_file
 
 PAUSES_S = (0.2, 1.0, 5.0, 20.0)
 """Between the tries of a training run: what a busy server or a network needs to come back."""
@@ -16,7 +17,7 @@ POLL_S = 0.05
 """Seconds between two looks at whether waiting, for whatever, still makes sense."""
 LASTING = frozenset(
     getattr(errno, name)
-    for name in ("EACCES", "EPERM", "EISDIR", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EINVAL")
+    for name in ("EACCES", "EPERM", "EISDIR", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EINVAL", "EFBIG")
 )
 
 
@@ -78,7 +79,7 @@ class Patience:
     def _read(self, path: Path, place: str, name: str, may_be_missing: bool) -> bytes | None:
         for pause_s in (*self._pauses_s, None):
             try:
-                content = path.read_bytes()
+                content = read_file(path)
             except OSError as error:
                 if may_be_missing and isinstance(error, FileNotFoundError):
                     return None

@@ -13,6 +13,7 @@ from relume.datasets.coco import parse_coco
 from relume.datasets.voc import parse_voc
 from relume.errors import DataFileError, LabelError
 from relume.formats.data_files import PICTURE_ENDINGS
+from relume.formats.places import read_regular
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 _VOC_SETS = {"train": TRAIN, "trainval": TRAIN, "val": VALID, "valid": VALID, "test": TEST}
@@ -111,7 +112,7 @@ def read_bytes(path: Path) -> bytes:
         DataFileError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataFileError(path, f"cannot be read ({error.strerror})") from error
 

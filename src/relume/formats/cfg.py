@@ -28,6 +28,7 @@ from relume.formats.keys import (
 )
 from relume.formats.layer_shapes import check_shapes, layer_sizes
 from relume.formats.lexer import Option, Section, decode_text, excerpt, split_sections
+from relume.formats.places import read_regular
 from relume.formats.sections import (
     Cfg,
     Convolutional,
@@ -56,7 +57,7 @@ def read_cfg(path: str | Path, purpose: Purpose) -> Cfg:
         CfgError: the file cannot be read, or parse_cfg refuses it.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         raise CfgError(path, f"cannot be read ({found})", "a .cfg file is needed") from error

@@ -10,6 +10,7 @@ Not covered: pictures (data/image.py), and what the keys of a .data file do (spe
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,14 @@ import numpy.typing as npt
 
 from relume.errors import DataFileError, LabelError
 from relume.formats.keys import integer, words
-from relume.formats.lexer import excerpt
-from relume.formats.places import RemoteFile, remote_path
+from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.formats.places import (
+    RemoteFile,
+    local_path,
+    read_file,
+    read_regular,
+    remote_path,
+)
 from relume.formats.rows import Listed
 
 KEYS = words(
@@ -188,7 +195,8 @@ def read_image_list(
         data_file_path: for entries that are relative to its folder.
         remote: returns the file on an object store that an entry means, or None.
     Raises:
-        DataFileError: unreadable, empty, or a picture does not exist.
+        DataFileError: unreadable, empty, or a picture does not exist, or is on an object store
+            that `remote` does not know.
     """
     numbered = listed_entries(path)
     folder = str(Path(data_file_path).parent)
@@ -204,6 +212,7 @@ def read_image_list(
         candidates.insert(0, candidates[min(way, len(candidates) - 1)])
         existing = next(filter(os.path.exists, candidates), None)
         if existing is None:
+            local_path(entry, f"{path}:{line}")
             missing.append((line, entry))
         else:
             way = candidates.index(existing, 1) - 1
@@ -214,7 +223,7 @@ def read_image_list(
         names_all = "; `relume check DATA CFG` names all" if more else ""
         raise DataFileError(
             f"{path}:{line}",
-            f"{entry} does not exist{more}",
+            f"{excerpt(entry, LONGEST_PATH_SHOWN)} does not exist{more}",
             "a path from the current folder, or from that of the data file",
             f"correct the line or remove it{names_all}",
         )
@@ -298,11 +307,7 @@ def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
         LabelError: it cannot be read.
     """
     try:
-        if isinstance(path, RemoteFile):
-            data = path.read_bytes()
-        else:
-            with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time, 100,000 times
-                data = file.read()
+        data = read_file(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -355,7 +360,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def _text_lines(path: str | Path, errors: str = "surrogateescape") -> list[str]:
     """Return all lines; by default bytes that are no UTF-8 stay what the file system knows."""
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, sys.maxsize)
     except (OSError, ValueError) as error:
         raise DataFileError(path, f"cannot be read ({_reason(error)})") from error
     lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()

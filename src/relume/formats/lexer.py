@@ -16,6 +16,8 @@ from relume.errors import CfgError
 
 _BLANKS = str.maketrans("", "", " \t\r\n")
 _COMMENT = re.compile(r"[#;].*", re.DOTALL)
+LONGEST_PATH_SHOWN = 300
+"""Letters of a path in a message; a longer one is hardly a path."""
 _SPACE_BETWEEN_VALUES = re.compile(r"[\w.][ \t]+[\w.+-]")
 
 
@@ -46,10 +48,10 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, length: int = 80) -> str:
     """Return text of a file as a message can show it: short, on one line."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:80])
-    return shown if len(text) <= 80 else shown + "..."
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:length])
+    return shown if len(text) <= length else shown + "..."
 
 
 def split_sections(text: str, path: str) -> list[Section]:

@@ -22,7 +22,7 @@ from relume.checkpoint.tensors import bytes_of
 from relume.errors import RelumeError
 from relume.formats.data_files import Boxes, ImageList, label_path, parse_labels
 from relume.formats.picture_size import HEADER_BYTES, picture_size
-from relume.formats.places import is_url
+from relume.formats.places import is_url, open_regular, read_regular
 from relume.lists.label_files import label_digest, never_used
 from relume.lists.sealed import read_sealed, write_sealed
 
@@ -206,8 +206,7 @@ def _read_row(path: Path, classes: int, stamp: int, absent: bool) -> tuple[Any, 
 
 def _read(path: Path) -> bytes | None:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time, millions of times
-            return file.read()
+        return read_regular(path)
     except FileNotFoundError:
         return None
 
@@ -215,7 +214,7 @@ def _read(path: Path) -> bytes | None:
 def _size_of(path: Path) -> tuple[int, int]:
     """Return (width, height) of a picture; zeros if what comes first in the file does not say."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time, millions of times
+        with open_regular(path) as file:
             data = file.read(HEADER_BYTES)
             size = picture_size(data)
             if size is None and len(data) == HEADER_BYTES:

@@ -27,6 +27,8 @@ from relume.checkpoint import storage
 from relume.checkpoint.tensors import bytes_of
 from relume.errors import DataFileError, StorageError, Unavailable
 from relume.formats.data_files import ImageList, Remote, all_local, candidate_paths, read_image_list
+from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.formats.places import regular
 from relume.formats.rows import Rows
 from relume.lists.identity import common_folder, identity_of
 from relume.lists.sealed import read_sealed, write_sealed
@@ -99,7 +101,7 @@ class ListFile:
             OSError: it cannot be opened.
         """
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = regular(str(path))
         weakref.finalize(self, os.close, self._descriptor)
         self._seen = self._stamp()
 
@@ -187,7 +189,7 @@ def image_list(
     if way is None and not remote(entry(0)):
         raise DataFileError(
             f"{file.path}:{number(0)}",
-            f"{entry(0)} does not exist",
+            f"{excerpt(entry(0), LONGEST_PATH_SHOWN)} does not exist",
             "a path from the current folder, or from that of the data file",
             "correct the line or remove it",
         )

@@ -3,6 +3,7 @@
 Not covered: whether the run goes on from it, or from what its folder holds (start.py).
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from relume.checkpoint import container
 from relume.checkpoint.folder import FoundCheckpoint, newest_good, run_files
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, UsageError, WeightsError
+from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import DarknetWeights, parse_weights
 from relume.spec import RunSpec
@@ -76,7 +78,7 @@ def read_given(spec: RunSpec, flags: StartFlags, found: FoundCheckpoint | None, 
             raise UsageError("-clear", f"{path} is a folder", "a weights file to begin with")
         return _newest_in(path, spec, say)
     try:
-        data = path.read_bytes()
+        data = read_regular(path, sys.maxsize)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and _began_like_this(found, flags):
             say(f"{path} is gone; the run that began with start weights goes on without it")
