@@ -40,7 +40,7 @@ from relume.checkpoint.state import RECORD, TrainState
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train.environment import available_threads, declare, set_up
 from relume.train.journal import lines
-from relume.train.loop import Stop, iterations
+from relume.train.loop import Stop, begin, iterations
 from relume.train.start import StartFlags, starting_state
 
 SIDE = 416
@@ -77,7 +77,7 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
         pattern = [saves for saves in (True, False, False, True) for _ in range(block)] * rounds
         seconds: dict[bool, list[float]] = {True: [], False: []}
         processor: dict[bool, list[float]] = {True: [], False: []}
-        states = iterations(spec, start, Stop(), CPU)
+        states = iterations(spec, begin(spec, start, CPU), Stop())
         with closing(states), closing(keeper):
             state, _ = next(states)
             keeper.offer(state)  # makes memory and caches warm

@@ -34,7 +34,7 @@ from relume.spec import Flags, RunSpec, read_spec
 from relume.train import loop
 from relume.train.batches import source_of, unchanged
 from relume.train.environment import available_threads, declare, set_up
-from relume.train.loop import Stop, iterations
+from relume.train.loop import Stop, begin, iterations
 from relume.train.start import StartFlags, starting_state
 
 SIDE, ROUNDS = 416, 5
@@ -176,7 +176,7 @@ def waiting() -> None:
         loop.unchanged = timed  # type: ignore[attr-defined, assignment]
         environment = declare(torch.get_num_threads(), CPU)
         start = starting_state(spec, StartFlags(), environment, lambda text: None)
-        with closing(iterations(spec, start, Stop(), CPU)) as states:
+        with closing(iterations(spec, begin(spec, start, CPU), Stop())) as states:
             next(states)
             waited.clear()
             began = time.perf_counter()

@@ -32,7 +32,7 @@ from relume.checkpoint.state import TrainState
 from relume.spec import Flags, read_spec
 from relume.train.environment import available_threads, declare, set_up
 from relume.train.journal import Journal
-from relume.train.loop import Stop, train
+from relume.train.loop import Stop, begin, train
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 
@@ -139,7 +139,7 @@ def relume_contestant(folder: Path, savelast: int | None) -> Callable[[], float]
             stop.requested = len(times) > ITERATIONS
 
         journal = Journal(backup / "net.journal.jsonl", start.history, print)
-        train(spec, start, keeper, journal, stop, watch, device)
+        train(spec, begin(spec, start, device), keeper, journal, stop, watch)
         journal.close()
         return (times[-1] - times[0]) / ITERATIONS
 

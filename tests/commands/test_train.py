@@ -3,6 +3,7 @@
 import errno
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from relume.checkpoint.tensor_digests import digests_of, read_digest_file
 from relume.commands import train as train_command
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
-from relume.train import chart
+from relume.train import chart, loop
+from relume.train.start import starting_state
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
 
@@ -371,3 +373,26 @@ def test_a_folder_whose_name_the_system_refuses_is_one_line(run: Path) -> None:
 
     assert ended.status == 2
     assert ended.error.startswith(f"{'x' * 300}: cannot be written (File name too long)")
+
+
+def test_what_was_read_of_a_checkpoint_is_gone_from_memory_when_training_begins(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(run, 2)
+    read: list[weakref.ref[TrainState]] = []
+    training = loop.train
+
+    def noted(*arguments: object) -> TrainState:
+        state = starting_state(*arguments)  # type: ignore[arg-type]  # passed on as they came
+        read.append(weakref.ref(state))
+        return state
+
+    def looked_at(*arguments: object) -> TrainState:
+        assert [state() for state in read] == [None]
+        return training(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(train_command, "starting_state", noted)
+    monkeypatch.setattr(train_command, "train_loop", looked_at)
+
+    assert train().status == 0
+    assert len(read) == 1

@@ -104,7 +104,7 @@ def train_until(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_subdivision", train_subdivision)
         try:
-            return loop.train(spec, state, keeper, journal, stop, watch, CPU)
+            return loop.train(spec, loop.begin(spec, state, CPU), keeper, journal, stop, watch)
         finally:
             journal.close()
 

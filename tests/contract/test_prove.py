@@ -61,8 +61,8 @@ def test_momentum_that_is_not_restored_is_found_at_the_right_iteration_and_tenso
     assert status == 1, out
     assert 0 < int(went_on_from) < 40
     assert re.search(
-        rf"first difference: iteration {int(went_on_from) + 1}: momentum/0\.\w+ is the first tensor"
-        r" that differs \(momentum \d+ of \d+, weights \d+ of \d+\)",
+        rf"first difference: iteration {went_on_from}: momentum/0\.\w+ is the first tensor"
+        r" that differs \(momentum \d+ of \d+\)",
         out,
     )
     assert "there only in" not in out

@@ -16,7 +16,7 @@ from relume.checkpoint.state import PARTIAL, Array, TrainState
 from relume.errors import ImageError, Mismatch, RelumeError
 from relume.model.network import Network
 from relume.train.capture import install
-from relume.train.loop import Stop, iterations
+from relume.train.loop import Stop, begin, iterations
 from relume.train.optimizer import build_optimizer
 from relume.train.start import StartFlags
 from tests.contract.small_runs import (
@@ -135,7 +135,7 @@ def test_a_run_ends_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
 
     # Asked before the first subdivision and each of its 2 pictures, and so on: 3 times for one.
     stop = Stop(ends_at_s=3 * 6, clock=lambda: next(ticks))
-    states = [state for state, _ in iterations(spec, start, stop, CPU)]
+    states = [state for state, _ in iterations(spec, begin(spec, start, CPU), stop)]
 
     assert [state.reached for state in states] == [(1, 0), (1, 2)]
 

@@ -21,7 +21,7 @@ from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
 from relume.train.chart import Rhythm, draw_chart
 from relume.train.journal import Journal
-from relume.train.loop import Stop
+from relume.train.loop import Live, Stop, begin
 from relume.train.loop import train as train_loop
 from relume.train.rerun import Wishes, in_this_environment
 from relume.train.start import StartFlags, starting_state
@@ -68,13 +68,14 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
             if known is None:
                 say("stopped before anything was trained; the same command goes on")
                 return TEMPORARY_FAILURE
-            start = known
-            if start.reached == (0, 0):
+            if known.reached == (0, 0):
                 for text in warnings_before_training(spec):
                     say(text)
             say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
-            with _tensor_digests(flags, start, say) as digests:
-                return _run(spec, start, stop, device, screen, note, say, digests)
+            live = begin(spec, known, device)
+            del start, known  # what was read of a file; as large as all that is trained
+            with _tensor_digests(flags, live, say) as digests:
+                return _run(spec, live, stop, screen, note, say, digests)
 
 
 def _start_flags(arguments: list[str], flags: Values) -> StartFlags:
@@ -108,9 +109,8 @@ def compute_device(flags: Values) -> torch.device:
 
 def _run(
     spec: RunSpec,
-    start: TrainState,
+    live: Live,
     stop: Stop,
-    device: torch.device,
     screen: Screen,
     note: Note,
     say: Note,
@@ -118,13 +118,14 @@ def _run(
 ) -> int:
     folder, name = spec.operation.backup, spec.operation.name
     total = spec.recipe.cfg.net.max_batches
-    if start.iteration >= total:
+    began_iteration, began_seen = live.state.iteration, live.seen
+    if began_iteration >= total:
         say(
-            f"'{name}' is finished: {start.iteration} iterations of max_batches={total} are done; "
+            f"'{name}' is finished: {began_iteration} iterations of max_batches={total} are done; "
             f"to go on, raise max_batches in {spec.recipe.cfg.path} (with random=1, or a policy "
             "that depends on max_batches, that changes the run: add -allow-change)"
         )
-    progress = screen.training(start.iteration, total)
+    progress = screen.training(began_iteration, total)
     chart_rhythm = Rhythm()
 
     def watch(state: TrainState, report: Report) -> None:
@@ -149,9 +150,9 @@ def _run(
     keeper = _keeper(spec.operation, say)
     with (
         closing(keeper),
-        closing(Journal(folder / f"{name}.journal.jsonl", start.history, say)) as journal,
+        closing(Journal(folder / f"{name}.journal.jsonl", live.state.history, say)) as journal,
     ):
-        end = train_loop(spec, start, keeper, journal, stop, watch, device)
+        end = train_loop(spec, live, keeper, journal, stop, watch)
     try:
         _write_chart(spec, end)
     except StorageError as error:
@@ -160,10 +161,10 @@ def _run(
         say(f"saved, but without the chart: {error}")
     progress.close()
     if end.iteration >= total:
-        if end.iteration > start.iteration:
+        if end.iteration > began_iteration:
             say(f"finished: {folder / f'{name}_final.weights'}")
         return 0
-    say(_farewell(end, end.progress.seen == start.progress.seen, stop.requested))
+    say(_farewell(end, end.progress.seen == began_seen, stop.requested))
     return TEMPORARY_FAILURE
 
 
@@ -242,11 +243,11 @@ def _log(path: Path) -> Iterator[Note]:
 
 
 @contextmanager
-def _tensor_digests(flags: Values, start: TrainState, say: Note) -> Iterator[TensorDigests | None]:
+def _tensor_digests(flags: Values, live: Live, say: Note) -> Iterator[TensorDigests | None]:
     """Give the file that -tensor_digests asks for, with a line for the state of this start."""
     if "-tensor_digests" not in flags:
         yield None
         return
     with closing(TensorDigests(Path(str(flags["-tensor_digests"])), say)) as digests:
-        digests.append(start, start=True)
+        digests.append(live.now(), start=True)
         yield digests

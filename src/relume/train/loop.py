@@ -1,6 +1,6 @@
 """READ THIS FIRST: the whole run on one screen.
 
-A new run is `train(spec, fresh_state)`, a resumed one `train(spec, newest_good_state)`; there
+A new run is `train(begin(fresh_state))`, a resumed one `train(begin(newest_good_state))`; there
 is no mode called resume. Which picture comes next, how it is distorted, the rate and the
 input size are functions of (recipe, position), so nothing but the state is carried along.
 """
@@ -47,32 +47,74 @@ class Stop:
         return self.requested or self.clock() >= self.ends_at_s
 
 
+@dataclass
+class Live:
+    """A run in memory, between two subdivisions: what becomes of a state once it is trained on."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    pictures: npt.NDArray[np.uint64]
+    """[images] digest of every picture used so far."""
+    partial: Partial
+    """The iteration that has begun."""
+    state: TrainState
+    """At the end of the last whole iteration; its arrays share the network's memory."""
+    seen: int
+    """Of the state this came from, which may lie inside an iteration."""
+
+    def now(self) -> TrainState:
+        """Return the state to go on from, what has begun included; the memory is shared."""
+        return with_partial(self.state, self.partial, self.network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return next(self.network.parameters()).device
+
+
+def begin(spec: RunSpec, start: TrainState, device: torch.device) -> Live:
+    """Put a state into a network; the state is not changed, nor needed any more.
+
+    Args:
+        spec: what to train, and with how many hands.
+        start: fresh, or from a checkpoint.
+        device: where the network lives.
+    Raises:
+        Mismatch: if `start` does not fit the network.
+    """
+    recipe = spec.recipe
+    network = Network(recipe.cfg, recipe.seed).to(device).train()
+    optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
+    pictures, partial = install(start, network, optimizer, len(recipe.labels))
+    whole = start.before_partial(recipe.cfg.net.batch)
+    state = capture(network, optimizer, pictures, whole, whole.progress, whole.history)
+    return Live(network, optimizer, pictures, partial, state, start.progress.seen)
+
+
 Watch = Callable[[TrainState, Report], None]
 """Called after every iteration with the new state: progress on the screen, charts."""
 
 
 def train(
     spec: RunSpec,
-    start: TrainState,
+    live: Live,
     keeper: Keeper,
     journal: Journal,
     stop: Stop,
     watch: Watch,
-    device: torch.device,
 ) -> TrainState:
-    """Train from `start` to max_batches or until a stop is requested; return the last state.
+    """Train to max_batches or until a stop is requested; return the last state.
 
     Args:
         spec: what to train, and with how many hands.
-        start: fresh, or from a checkpoint; it is not changed.
+        live: begun; the training takes it over.
         keeper: saves what is due.
-        journal: cut back to `start`.
+        journal: cut back to where it begins.
         stop: ends the run after the current subdivision.
         watch: told about every iteration.
-        device: where the network lives.
     """
-    state = start
-    steps = iterations(spec, start, stop, device, keeper.warn)
+    state = live.now()
+    steps = iterations(spec, live, stop, keeper.warn)
     keeper.stop(state)  # writes what a kill after this very state left undone
     try:
         for state, report in steps:
@@ -86,7 +128,7 @@ def train(
         except StorageError as trouble:
             keeper.warn(f"not saved at {state.place}: {trouble}")
         if isinstance(error, NotFinite):
-            raise with_evidence(error, spec, state, device) from error
+            raise with_evidence(error, spec, state, live.device) from error
         raise
     finally:
         steps.close()
@@ -100,18 +142,16 @@ def train(
 
 def iterations(
     spec: RunSpec,
-    start: TrainState,
+    live: Live,
     stop: Stop,
-    device: torch.device,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[tuple[TrainState, Report | None]]:
-    """Put `start` into a network and return its training, which writes nothing.
+    """Train, writing nothing.
 
     Args:
         spec: what to train, and with how many hands.
-        start: the state to go on from; it is not changed.
+        live: begun; the training takes it over.
         stop: ends the training after the current subdivision.
-        device: where the network lives.
         say: takes a line about a picture that the disk does not give at once.
     Yields:
         After every iteration up to max_batches the new state and what it says about itself.
@@ -119,32 +159,14 @@ def iterations(
         from, which may lie inside an iteration, with None. A state's arrays may share the
         network's memory: they hold until the next one is asked for.
     Raises:
-        Mismatch: at once, if `start` does not fit the network.
-        RelumeError: later, after the state to go on from.
+        RelumeError: after the state to go on from.
     """
-    recipe = spec.recipe
-    network = Network(recipe.cfg, recipe.seed).to(device).train()
-    optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
-    pictures, partial = install(start, network, optimizer, len(recipe.labels))
-    batches = batches_of(spec, start.progress.seen, Patience(PAUSES_S, stop.is_due, say))
-    return _trained(spec, start, stop, network, optimizer, pictures, partial, batches, say)
-
-
-def _trained(
-    spec: RunSpec,
-    start: TrainState,
-    stop: Stop,
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    pictures: npt.NDArray[np.uint64],
-    partial: Partial,
-    batches: Generator[MiniBatch],
-    say: Callable[[str], None],
-) -> Generator[tuple[TrainState, Report | None]]:
     cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
-    records = RecordBuffer(start.history.records)
+    network, optimizer, pictures = live.network, live.optimizer, live.pictures
+    partial, state = live.partial, live.state
+    records = RecordBuffer(state.history.records)
+    batches = batches_of(spec, live.seen, Patience(PAUSES_S, stop.is_due, say))
     checked = unchanged(batches, pictures, partial, spec, say)
-    state = start.before_partial(net.batch)
     with closing(batches):
         while state.iteration < net.max_batches:
             iteration = state.iteration + 1

@@ -21,7 +21,7 @@ from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageErr
 from relume.kernels import PORTABLE
 from relume.spec import RunSpec
 from relume.train.environment import differences
-from relume.train.loop import Stop, iterations
+from relume.train.loop import Stop, begin, iterations
 
 Say = Callable[[str], None]
 """Takes one line of text."""
@@ -134,7 +134,7 @@ def compared(
         false at the first that differs, true at the last or at a stop.
     """
     done, spoke_s = older.iteration, time.monotonic()
-    with closing(iterations(spec, older, stop, device, say)) as steps:
+    with closing(iterations(spec, begin(spec, older, device), stop, say)) as steps:
         while done < newer.iteration:
             try:
                 step = next(steps, None)
