@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lists": {"errors", "formats", "checkpoint"},
     "data": {"errors", "draws", "formats", "lists"},
     "model": {"draws", "formats"},
+    "evaluate": {"errors", "formats", "data", "model"},
     "checkpoint": {"errors", "formats", "schedule"},
     "kernels": {"errors", "formats", "spec", "checkpoint", "screen", "command_table"},
     "train": {
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Only these parts know PyTorch; all others start without it.
-KNOW_TORCH = {"model", "train", "commands"}
+KNOW_TORCH = {"model", "evaluate", "train", "commands"}
 
 PRINT = {"cli", "screen", "demo"}
 WRITE = {"checkpoint/storage", "checkpoint/disk", "demo_pictures", "demo"}

@@ -3,11 +3,12 @@
 Detections come in Darknet's order (head, cell row by row, anchor), which decides between
 equals and in which order things are printed.
 
-Not covered: drawing, printing, and scoring detections against truths (`evaluate.py`).
+Not covered: drawing, printing, and scoring detections against truths (`relume/evaluate/`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from relume.formats.sections import Yolo
 from relume.model.boxes import decode_xywh_rel, rows_of
 from relume.model.network import Network
+from relume.model.overlap import overlap_of
 
 Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -26,6 +28,8 @@ NmsKind = Literal["default", "greedynms", "diounms"]
 
 GREEDY_EXPONENT = 0.6
 """Darknet's exponent on the distance term, where the cfg's beta_nms does not replace it."""
+AT_ONCE = 256
+"""Boxes up to which all overlaps are computed, whether they are needed or not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,35 +113,35 @@ def nms_sort(
     """
     exponent = {"default": None, "greedynms": GREEDY_EXPONENT, "diounms": beta_nms}[kind]
     probabilities = detections.probabilities.copy()
-    for of_class in probabilities.T:
+    claimed = np.flatnonzero(probabilities.any(1))
+    suppressed_by = _suppressed_by(detections.boxes_xywh_rel[claimed], thresh, exponent)
+    for column, of_class in enumerate(probabilities[claimed].T):
         candidates = np.flatnonzero(of_class)
-        order = candidates[np.argsort(-of_class[candidates], kind="stable")]
-        boxes = detections.boxes_xywh_rel[order].T
-        alive = np.ones(len(order), bool)
-        for best in range(len(order) - 1):
-            if alive[best]:
-                overlap = _overlap(boxes[:, best, None], boxes[:, best + 1 :], exponent)
-                alive[best + 1 :] &= ~(overlap > thresh)
-        of_class[order[~alive]] = 0
+        if len(candidates) < 2:
+            continue
+        dropped = np.zeros(len(claimed), bool)
+        flags = memoryview(dropped.data)
+        for best in candidates[np.argsort(-of_class[candidates], kind="stable")].tolist():
+            if not flags[best]:
+                # Those before it that are left do not overlap it, or they had dropped it.
+                dropped |= suppressed_by(best)
+                flags[best] = False
+        probabilities[claimed[dropped], column] = 0
     return replace(detections, probabilities=probabilities)
 
 
-def _overlap(one: Floats, others: Floats, exponent: float | None) -> Floats:
-    """Return the overlap of one box [4, 1] with others [4, N], less a penalty for distance."""
-    half_one, half_others = one[2:] / 2, others[2:] / 2
-    low_one, high_one = one[:2] - half_one, one[:2] + half_one
-    low, high = others[:2] - half_others, others[:2] + half_others
-    sides = np.maximum(np.minimum(high_one, high) - np.maximum(low_one, low), 0)
-    shared = sides.prod(0)
-    union = one[2:].prod(0) + others[2:].prod(0) - shared
-    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    if exponent is None:
-        return iou
-    diagonal = np.square(np.maximum(high_one, high) - np.minimum(low_one, low)).sum(0)
-    distance = np.square(one[:2] - others[:2]).sum(0)
-    ratio = np.divide(distance, diagonal, out=np.zeros_like(shared), where=diagonal > 0)
-    penalized: Floats = iou - ratio**exponent
-    return penalized
+def _suppressed_by(
+    boxes_xywh: Floats, thresh: float, exponent: float | None
+) -> Callable[[int], npt.NDArray[np.bool_]]:
+    """Return what tells of a box which of all, [N], overlap it too much, itself among them.
+
+    Of few boxes all is computed at once, of many what is asked for: most are dropped unasked.
+    """
+    xywh = np.ascontiguousarray(boxes_xywh.T)
+    if len(boxes_xywh) <= AT_ONCE:
+        table = overlap_of(xywh[:, :, None], xywh[:, None, :], exponent) > thresh
+        return lambda row: table[row]
+    return cache(lambda row: overlap_of(xywh[:, row, None], xywh, exponent) > thresh)
 
 
 def prepare_image(picture: Picture, net_width: int, net_height: int, letter_box: bool) -> Tensor:

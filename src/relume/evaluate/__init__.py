@@ -1,0 +1,1 @@
+"""How good a network is: detections against truths, average precision."""
