@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from relume.data.image import IMPATIENT, Picture, read_picture
+from relume.data.image import IMPATIENT, ReadPicture, read_picture
 from relume.data.loaders import Loaders, Task
 from relume.data.patience import Patience
 from relume.errors import ImageError
@@ -95,10 +95,10 @@ def detect_pictures(
 
 
 def _detect_batch(
-    network: Network, first: int, read: list[Picture | ImageError], settings: Settings
+    network: Network, first: int, read: list[ReadPicture | ImageError], settings: Settings
 ) -> list[Detected | ImageError]:
     net, heads = network.cfg.net, network.cfg.heads
-    good = [picture.pixels for picture in read if isinstance(picture, Picture)]
+    good = [picture.pixels for picture in read if isinstance(picture, ReadPicture)]
     found: Iterator[Detections] = iter(())
     if good:
         size = (net.width, net.height)
@@ -140,10 +140,10 @@ def _read_ahead(
     workers: int,
     stop: Callable[[], bool],
     patience: Patience,
-) -> Generator[tuple[int, list[Picture | ImageError]]]:
+) -> Generator[tuple[int, list[ReadPicture | ImageError]]]:
     """Yield number of the first and the pictures themselves, batch by batch."""
 
-    def read(named: Named) -> Picture | ImageError:
+    def read(named: Named) -> ReadPicture | ImageError:
         path, place = named
         try:
             return read_picture(path, channels, place, patience)
@@ -158,7 +158,7 @@ def _read_ahead(
             yield first, [read(one) for one in pictures[first : first + batch]]
         return
     loaders = Loaders(workers)
-    under_way: deque[tuple[int, list[Task[Picture | ImageError]]]] = deque()
+    under_way: deque[tuple[int, list[Task[ReadPicture | ImageError]]]] = deque()
     try:
         while not stop():
             for first in islice(batches, READ_AHEAD + 1 - len(under_way)):
