@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
+    "export": {"", "formats"},
     "datasets": {"errors", "draws", "formats", "figures"},
     "checking": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "datasets", "checkpoint"),
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
-        *("checking", "command_table"),
+        *("checking", "command_table", "export"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

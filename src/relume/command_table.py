@@ -214,6 +214,35 @@ COMMANDS = (
         },
     ),
     Command(
+        "export",
+        ("CFG", "WEIGHTS", "OUT"),
+        "Write a trained net as an ONNX model: boxes and probabilities of every cell and anchor, "
+        "or as the flags say. Batch norm is folded.",
+        "relume export yolov3-tiny.cfg backup/yolov3-tiny_final.weights yolov3-tiny.onnx -nms .45",
+        "relume.commands.export:export",
+        {
+            "-raw": Flag(bool, "give what the heads see, before any activation"),
+            "-nms": Flag(
+                float,
+                "give detections: class by class, what overlaps a more probable one by more than F "
+                "is dropped; Darknet's is .45",
+                "F",
+            ),
+            "-thresh": Flag(float, "with -nms: smallest confidence (default .25)", "F"),
+            "-max_boxes": Flag(int, "with -nms: of a class in a picture (default: all)", "N"),
+            "-batch": Flag(int, "pictures at once (default 1); 0: any number", "N"),
+            "-width": Flag(int, "of the input (default as in CFG)", "W"),
+            "-height": Flag(int, "of the input (default as in CFG)", "H"),
+            "-names": Flag(str, "names of the classes, kept in the model", "NAMES"),
+            "-opset": Flag(int, "of ONNX, for older runtimes: from 18 (default: newest)", "N"),
+            "-force": Flag(bool, "replace OUT if it is there"),
+        },
+        more="The input is RGB, 0 to 1, [pictures, channels, height, width], stretched to that "
+        "size (letter-boxed if CFG says letter_box=1). Boxes are centre x, centre y, width, "
+        "height, relative to it; probabilities are objectness * class. Needs the package onnx: "
+        "pip install 'relume[export]'.",
+    ),
+    Command(
         "partial",
         ("CFG", "WEIGHTS", "OUT", "N"),
         "Write the first N layers of WEIGHTS to OUT: a start for training another net.",

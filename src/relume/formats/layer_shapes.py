@@ -1,4 +1,4 @@
-"""The sizes of all layers' outputs, and the checks that layers fit each other.
+"""Which layer feeds which, the sizes of all outputs, and the checks that layers fit each other.
 
 Not covered: a single section's values (cfg.py).
 """
@@ -11,6 +11,7 @@ from relume.formats.lexer import Section
 from relume.formats.sections import (
     Cfg,
     Convolutional,
+    Dropout,
     Layer,
     Maxpool,
     Net,
@@ -22,6 +23,36 @@ from relume.formats.sections import (
 
 Size = tuple[int, int, int]
 """(channels, height, width)"""
+IMAGE = -1
+"""The index under which layer 0 finds its source."""
+
+
+def layer_sources(cfg: Cfg) -> tuple[tuple[int, ...], ...]:
+    """Return of every layer those whose outputs it takes; the first gives its channels."""
+    sources: list[tuple[int, ...]] = []
+    for index, layer in enumerate(cfg.layers):
+        match layer:
+            case Route():
+                named = layer.layers
+            case Shortcut():
+                named = (index - 1, *layer.sources)
+            case _:
+                named = (index - 1,)
+        sources.append(tuple(_behind_dropout(cfg, source, index) for source in named))
+    return tuple(sources)
+
+
+def _behind_dropout(cfg: Cfg, source: int, reader: int) -> int:
+    """Return the layer to read for `source`, which is a [dropout] behind it if there is one.
+
+    Darknet's [dropout] works in its input's place: who names the layer before it reads what
+    it left.
+
+    Source: AlexeyAB src/parser.c parse_network_cfg_custom (l.output of DROPOUT).
+    """
+    while 0 <= source < reader - 1 and isinstance(cfg.layers[source + 1], Dropout):
+        source += 1
+    return source
 
 
 def layer_sizes(cfg: Cfg, width: int, height: int) -> tuple[Size, ...]:

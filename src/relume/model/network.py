@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from relume.formats import sections
+from relume.formats.layer_shapes import IMAGE, layer_sources
 from relume.formats.sections import Cfg
 from relume.model.layers import BATCH_NORM_EPS, Convolutional, Dropout, Head, build_layer
 
 Statistics = dict[int, tuple[Tensor, Tensor]]
 """Layer -> (mean, unbiased variance) of every batch norm in layer order, of one subdivision."""
-
-IMAGE = -1
-"""The index under which layer 0 finds its source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class Network(nn.Module):
     def __init__(self, cfg: Cfg, seed: int | None = 0) -> None:
         super().__init__()
         self.cfg = cfg
-        self._sources = tuple(_sources(cfg, index) for index in range(len(cfg.layers)))
+        self._sources = layer_sources(cfg)
         self._done_with = _done_with(self._sources)
         self.layers = nn.ModuleList()
         for index, section in enumerate(cfg.layers):
@@ -168,32 +166,6 @@ def fold_batch_norm(network: Network) -> Network:
             target.weight.copy_(weight)
             target.bias.copy_(bias)
     return folded
-
-
-def _sources(cfg: Cfg, index: int) -> tuple[int, ...]:
-    """Return the layers whose outputs layer `index` takes; the first gives its channels."""
-    section = cfg.layers[index]
-    match section:
-        case sections.Route():
-            named = section.layers
-        case sections.Shortcut():
-            named = (index - 1, *section.sources)
-        case _:
-            named = (index - 1,)
-    return tuple(_behind_dropout(cfg, source, index) for source in named)
-
-
-def _behind_dropout(cfg: Cfg, source: int, reader: int) -> int:
-    """Return the layer to read for `source`, which is a [dropout] behind it if there is one.
-
-    Darknet's [dropout] works in its input's place: who names the layer before it reads what
-    it left.
-
-    Source: AlexeyAB src/parser.c parse_network_cfg_custom (l.output of DROPOUT).
-    """
-    while 0 <= source < reader - 1 and isinstance(cfg.layers[source + 1], sections.Dropout):
-        source += 1
-    return source
 
 
 def _done_with(sources: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:

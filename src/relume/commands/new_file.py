@@ -1,0 +1,30 @@
+"""A file that a command is to write: checked before there is any work for it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from relume.errors import UsageError
+
+Values = Mapping[str, str | int | float | bool]
+
+
+def new_file(out: str, inputs: Sequence[str], flags: Values) -> Path:
+    """Return the path of `out`, which is none of the inputs, and not there unless -force says.
+
+    Raises:
+        UsageError: it is; or its folder is missing.
+    """
+    path = Path(out)
+    if path.exists():
+        for given in inputs:
+            if Path(given).exists() and path.samefile(given):
+                raise UsageError(out, f"is {given} itself", "another file to write")
+        if path.is_dir():
+            raise UsageError(out, "is a folder", "a file to write", f"{path / 'NAME'}")
+        if not flags.get("-force"):
+            raise UsageError(out, "there already", "", "-force replaces it")
+    elif not path.parent.is_dir():
+        remedy = f"mkdir -p {shlex.quote(str(path.parent))}"
+        raise UsageError(out, f"{path.parent} does not exist", "an existing folder", remedy)
+    return path

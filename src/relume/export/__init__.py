@@ -1,0 +1,1 @@
+"""A trained net in the form that other programs take: ONNX."""
