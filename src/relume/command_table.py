@@ -176,7 +176,7 @@ COMMANDS = (
             "-height": Flag(int, "of the network's input (default as in NET's own cfg)", "H"),
             "-batch": Flag(int, "pictures per iteration (default 64)", "N"),
             "-subdivisions": Flag(int, "parts of it that fit in memory (16; tiny: 2)", "N"),
-            "-seed": Flag(int, "seed of the anchors (default: seed= of the data file, or 0)", "N"),
+            "-seed": Flag(int, "seed of anchors and new data file (that of DATA, or 0)", "N"),
             "-out": Flag(str, "folder of the two files (default that of NAMES)", "FOLDER"),
             "-force": Flag(bool, "replace files that are there"),
         },

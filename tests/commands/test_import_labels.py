@@ -338,6 +338,12 @@ def test_voc_needs_other_names_where_coco_does_not(
         ("import voc none", "none: does not exist; the data set to import"),
         ("import voc empty", "empty: holds no annotation; VOC's Annotations/*.xml, or XML files"),
         ("import coco empty", "empty: holds no annotation; COCO's annotations/instances_*.json"),
+        ("import voc s3://b/VOC", "relume import: s3://b/VOC is on an object store; local files"),
+        ("import voc VOC -out s3://b", "-out: s3://b is on an object store; local files only"),
+        ("import voc VOC -images s3://b", "-images: s3://b is on an object store; local files"),
+        ("import voc VOC -images nope", "-images: nope is no folder; the folder of the pictures"),
+        ("export-labels r.data o -form coco", "r.data: s3://b/t.txt is on an object store; local"),
+        ("export-labels r.data s3://b -form coco", "relume export-labels: s3://b is on an object"),
         ("import voc VOC -sizes both", "-sizes: 'both'; picture or annotation"),
         ("import voc VOC/net.txt", "VOC/net.txt: holds no annotation"),
         ("import coco VOC/Annotations/p0.xml", "VOC/Annotations/p0.xml: is no JSON (Expecting"),
@@ -350,6 +356,8 @@ def test_voc_needs_other_names_where_coco_does_not(
 def test_a_mistake_is_one_line_and_leaves_nothing(voc: Path, words: str, error: str) -> None:
     Path("empty").mkdir()
     (voc / "net.txt").write_text("")
+    Path("r.data").write_text("train = s3://b/t.txt\nnames = n.names\n")
+    Path("n.names").write_text("a\n")
     before = sorted(Path().rglob("*"))
 
     assert failed(*words.split()).startswith(error)

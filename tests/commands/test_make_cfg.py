@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from relume.datasets.make_cfg import NETS
@@ -34,6 +35,7 @@ def test_cfg_and_data_file_go_into_training_as_they_are(folder: Path) -> None:
     assert ended.err == ""
     assert (folder / "obj.data").read_text() == (
         "classes = 3\ntrain = train.txt\nvalid = valid.txt\nnames = obj.names\nbackup = backup\n"
+        "seed = 0\n"
     )
     spec = read_spec("set/obj.data", "set/yolov3-tiny-obj.cfg", Flags(), pytest.fail)
     net, head = spec.recipe.cfg.net, spec.recipe.cfg.heads[0]
@@ -123,7 +125,14 @@ def test_files_that_are_there_are_replaced_only_with_force(folder: Path) -> None
     ("words", "error"),
     [
         ("-names set/obj.names", "-like: is missing; one of yolov3-tiny, yolov3, yolov3-spp; see"),
-        ("-like yolov4 -names set/obj.names", "-like: 'yolov4'; one of yolov3-tiny,"),
+        (
+            "-like yolov4 -names set/obj.names",
+            "-like: 'yolov4', which relume does not train yet; one of yolov3-tiny,",
+        ),
+        ("-like resnet -names set/obj.names", "-like: 'resnet'; one of yolov3-tiny,"),
+        ("-like yolov3 -names set/img/p1.png", "set/img/p1.png: is no text; one class name"),
+        ("-like yolov3 -names s3://b/n", "-names: s3://b/n is on an object store; local files"),
+        ("-like yolov3 -names set/obj.names -out s3://b", "-out: s3://b is on an object store"),
         ("-like yolov3", "relume make-cfg: one of the two is needed; -names NAMES"),
         ("-like yolov3 -names n -data d", "relume make-cfg: one of the two is needed; -names"),
         ("-like yolov3 -data d -out x", "-out: is given with -data, which says that itself; see"),
@@ -148,6 +157,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder: Path, words: str, erro
     assert ended.status == 2
     assert ended.error.startswith(error)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_lists_on_an_object_store_are_read_and_named_as_they_are(folder: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for name in PICTURES:
+        for ending in (".png", ".txt"):
+            path = folder / "img" / (name + ending)
+            system.pipe_file(f"/make/img/{path.name}", path.read_bytes())
+    system.pipe_file("/make/train.txt", (folder / "train.txt").read_bytes())
+    url = "memory://make/train.txt"
+
+    ended = relume("make-cfg", *SMALL, "-names", "set/obj.names", "-images", url, "-seed", 5)
+
+    system.rm("/make", recursive=True)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"anchors by k-means on {url}, seed 5: avg IoU 97.62 %" in ended.out
+    assert f"train = {url}\n" in (folder / "obj.data").read_text()
+    assert "seed = 5\n" in (folder / "obj.data").read_text()
 
 
 @pytest.mark.darknet

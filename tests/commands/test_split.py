@@ -171,15 +171,49 @@ def test_one_picture_in_both_lists_is_named(folder: Path) -> None:
         (("none",), "none: cannot be read (No such file or directory)"),
         (("img", "-fraction", ".001"), "img: 20 pictures, all on one side; enough for -fraction"),
         (("empty",), "empty: holds no picture; pictures that end in .jpg .JPG"),
+        (("s3://b/all.txt",), "relume split: s3://b/all.txt is on an object store; local files"),
+        (("img", "-out", "s3://b/out"), "-out: s3://b/out is on an object store; local files"),
+        (("remote.list",), "remote.list:2: s3://b/a.jpg is on an object store; local files"),
+        (("remote.data",), "remote.data: s3://b/train.txt is on an object store; local files"),
+        (("copies",), "copies: 3 pictures of 1 different contents, all on one side; enough for"),
+        (("break", "-out", "out"), "'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
     folder: Path, words: tuple[str, ...], error: str
 ) -> None:
     (folder / "empty").mkdir()
+    (folder / "remote.list").write_text("img/p00.png\ns3://b/a.jpg\n")
+    (folder / "remote.data").write_text("train = s3://b/train.txt\n")
+    for number in range(3):
+        write_picture(folder / "copies" / f"{number}.png", 7)
+        write_picture(folder / "break" / f"{number}\n.png", number)
 
     ended = relume("split", *words)
 
     assert ended.status == 2
     assert ended.error.startswith(error)
     assert not (folder / "train.txt").exists()
+    assert not (folder / "out").exists()
+    assert not (folder / "s3:").exists()
+
+
+def test_a_list_with_lines_on_an_object_store_keeps_them(folder: Path) -> None:
+    relume("split", "img")
+    with (folder / "train.txt").open("a") as file:
+        file.write("s3://b/a.jpg\n")
+    before = (folder / "train.txt").read_bytes()
+
+    ended = relume("split", "img", "-force")
+
+    assert ended.error.startswith("train.txt:17: s3://b/a.jpg is on an object store; local files")
+    assert (folder / "train.txt").read_bytes() == before
+
+
+def test_the_one_file_of_names_beside_the_lists_names_the_classes(folder: Path) -> None:
+    told = relume("split", "img").out
+    (folder / "other.names").write_text("x\ny\n")
+    not_known = relume("split", "img", "-force").out
+
+    assert [line.split()[0] for line in told.splitlines()[2:4]] == ["a", "b"]
+    assert [line[:7] for line in not_known.splitlines()[2:4]] == ["class 0", "class 1"]

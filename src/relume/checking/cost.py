@@ -118,6 +118,8 @@ def findings_of_cost(
     what = "memory at the largest input, about"
     detail = f"{_size(needed)} (mini-batches of {cfg.net.mini_batch}, {width}x{height}); "
     yield Finding(verdict, what, cfg.path, f"{detail}{_size(free_bytes)} are free", remedy)
+    if done >= cfg.net.max_batches:
+        return
     left_s = seconds_left(cfg, seed, trial, done, load_s)
     detail = f"{_duration(left_s)} for {cfg.net.max_batches - done:,} iterations; measured "
     detail += f"{trial.seconds / trial.images:.2g} s per image of {trial.width}x{trial.height}"

@@ -92,7 +92,7 @@ def same_list(data_file: DataFile) -> bool:
         return train is not None and train == valid
     try:
         return resolve(train, data_file.path).samefile(resolve(valid, data_file.path))
-    except (OSError, ValueError):
+    except (OSError, ValueError, DataFileError):  # also one of them on an object store
         return False
 
 

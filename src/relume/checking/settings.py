@@ -202,8 +202,8 @@ def _names(data_file: DataFile, cfg: Cfg | None) -> tuple[tuple[str, ...], list[
     if "names" not in data_file.values:
         what = "the data file names no file of class names; they are numbers then"
         return (), [Finding(NOTE, what, data_file.path, "", "add 'names = ...'")]
-    path = resolve(data_file.values["names"], data_file.path)
     try:
+        path = resolve(data_file.values["names"], data_file.path)
         names = read_names(path)
     except DataFileError as error:
         return (), [of_error("the class names cannot be used", error)]

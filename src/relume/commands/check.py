@@ -218,6 +218,8 @@ def _check_folder_of_run(found: Check, cfg: Cfg) -> None:
     if good is not None:
         found.done = min(good.state.iteration, cfg.net.max_batches)
         what = "a run of this name has begun; the same command goes on with it"
+        if good.state.iteration >= cfg.net.max_batches:
+            what = "the run of this name is finished"
         found.findings.append(Finding(NOTE, what, str(good.path), good.state.place))
 
 

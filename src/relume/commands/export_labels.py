@@ -14,6 +14,7 @@ from relume.datasets.coco import format_coco
 from relume.datasets.voc import format_voc
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import DataFile, read_data_file, read_image_list, read_names, resolve
+from relume.formats.places import local_path
 from relume.screen import Screen
 
 FORMS = ("coco", "voc")
@@ -24,6 +25,7 @@ _PARTS = {"train": "train", "valid": "val"}
 def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Write the annotations of DATA's lists below OUT; pictures stay where they are."""
     form, out = str(flags.get("-form", "")), Path(arguments[1])
+    local_path(arguments[1], "relume export-labels")
     if form not in FORMS:
         raise UsageError("-form", f"'{form}'" if form else "is missing", " or ".join(FORMS))
     data_file = read_data_file(arguments[0])
@@ -62,8 +64,10 @@ def _lists(data_file: DataFile) -> dict[str, list[Path]]:
     lists: dict[str, list[Path]] = {}
     read: set[Path] = set()
     for key in _PARTS:
-        path = resolve(data_file.text(key, "" if key == "valid" else None), data_file.path)
-        if key in data_file.values and path not in read:
+        if key == "valid" and key not in data_file.values:
+            continue
+        path = resolve(data_file.text(key), data_file.path)
+        if path not in read:
             read.add(path)
             lists[key] = list(dict.fromkeys(read_image_list(path, data_file.path).paths))
     return lists

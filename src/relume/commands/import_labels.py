@@ -13,8 +13,11 @@ from relume.datasets.boxes import format_labels, format_list, seen_from
 from relume.datasets.layouts import TEST, TRAIN, VALID, AnnotatedSet, read_coco, read_voc
 from relume.errors import DataFileError, LabelError, UsageError
 from relume.formats.data_files import label_path, read_names
+from relume.formats.places import local_path
 from relume.screen import Screen
 
+SEED = 0
+"""Of the run, where nobody has chosen one."""
 SIZES = ("picture", "annotation")
 
 
@@ -45,13 +48,18 @@ def _import(
     keep_flag: str,
     doubtful: str,
 ) -> int:
-    source, sizes = Path(given), flags.get("-sizes")
+    source, sizes = local_path(given, "relume import"), flags.get("-sizes")
     if not source.exists():
         raise UsageError(source, "does not exist", "the data set to import")
     if sizes is not None and sizes not in SIZES:
         raise UsageError("-sizes", f"'{sizes}'", f"{' or '.join(SIZES)}")
-    folder = Path(str(flags.get("-out", source if source.is_dir() else source.parent)))
-    data_set = read(source, Path(str(flags["-images"])) if "-images" in flags else None)
+    images = local_path(str(flags["-images"]), "-images") if "-images" in flags else None
+    if images is not None and not images.is_dir():
+        raise UsageError("-images", f"{images} is no folder", "the folder of the pictures")
+    folder = local_path(
+        str(flags.get("-out", source if source.is_dir() else source.parent)), "-out"
+    )
+    data_set = read(source, images)
     there = [
         _Present(each.picture, each.part, each.path)
         for each in data_set.found
@@ -172,7 +180,7 @@ def _data_file(lists: Mapping[str, bytes], names: tuple[str, ...], names_path: s
     valid = next((part for part in (VALID, TEST) if part in lists and part != first), None)
     lines = [f"classes = {len(names)}", f"train = {first}.txt"]
     lines += [f"valid = {valid}.txt"] if valid else []
-    lines += [f"names = {names_path}", "backup = backup"]
+    lines += [f"names = {names_path}", "backup = backup", f"seed = {SEED}"]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 

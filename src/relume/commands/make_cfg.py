@@ -1,5 +1,6 @@
 """`relume make-cfg`: a cfg, and a data file, for classes and pictures of one's own."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from relume.formats.data_files import (
     read_names,
     resolve,
 )
-from relume.formats.places import is_url
+from relume.formats.places import is_url, local_path
 from relume.screen import Screen
 from relume.spec import run_name
 
@@ -56,7 +57,10 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Write NET-NAME.cfg and, unless -data names one, NAME.data."""
     like = str(flags.get("-like", ""))
     if like not in NETS:
-        found = f"'{like}'" if like else "is missing"
+        found = "is missing"
+        if like:
+            is_other = re.match(r"yolov?[247]", like, re.IGNORECASE)
+            found = f"'{like}'" + ", which relume does not train yet" * bool(is_other)
         raise UsageError("-like", found, f"one of {', '.join(NETS)}", SEE)
     inputs = _inputs(flags)
     settings = _settings(NETS[like], inputs.classes, flags)
@@ -111,21 +115,21 @@ def _inputs(flags: Values) -> _Inputs:
             found = f"classes={data_file.text('classes')}"
             raise DataFileError(place, found, f"{classes}, the names in {names}")
         return _Inputs(names, classes, data_file, None)
-    names = Path(str(flags["-names"]))
+    names = local_path(str(flags["-names"]), "-names")
     classes = len(read_names(names))
-    folder = Path(str(flags.get("-out", names.parent)))
-    lists = {
-        key: Path(str(flags.get(flag, folder / f"{key}.txt")))
-        for key, flag in (("train", "-images"), ("valid", "-valid"))
-    }
+    folder = local_path(str(flags.get("-out", names.parent)), "-out")
+    lists = {}
     for key, flag in (("train", "-images"), ("valid", "-valid")):
-        if flag in flags and not lists[key].exists():
-            raise UsageError(flag, f"{lists[key]} does not exist", "a list of pictures", SEE)
+        given = str(flags.get(flag, folder / f"{key}.txt"))
+        if flag in flags and not (is_url(given) or Path(given).is_file()):
+            raise UsageError(flag, f"{given} does not exist", "a list of pictures", SEE)
+        lists[key] = given if is_url(given) else seen_from(folder, Path(given))
     values = {
         "classes": str(classes),
-        **{key: seen_from(folder, path) for key, path in lists.items()},
+        **lists,
         "names": seen_from(folder, names),
         "backup": "backup",
+        "seed": str(flags.get("-seed", 0)),
     }
     lines = [f"{key} = {value}" for key, value in values.items()]
     data = parse_data_file(enumerate(lines, 1), folder / f"{run_name(names.name)}.data")

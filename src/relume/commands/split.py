@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from relume.datasets.boxes import (
 from relume.datasets.split import Classes, Digest, split_contents
 from relume.errors import DataFileError, ImageError, UsageError
 from relume.formats.data_files import listed_entries, read_data_file, read_names, resolve
-from relume.formats.places import read_regular
+from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.formats.places import local_path, read_regular
 from relume.screen import Screen
 
 FRACTION = 0.2
@@ -42,7 +44,9 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
     fraction = float(flags.get("-fraction", FRACTION))
     if not 0 < fraction < 1:
         raise UsageError("-fraction", str(fraction), "between 0 and 1, say .2")
-    folder = Path(str(flags.get("-out", Path(arguments[0]).parent)))
+    for source in arguments:
+        local_path(source, "relume split")
+    folder = local_path(str(flags.get("-out", Path(arguments[0]).parent)), "-out")
     there = [str(folder / name) for name in (TRAIN, VALID) if (folder / name).exists()]
     if there and not flags.get("-force"):
         forced = "adds pictures and moves none" if len(there) == 2 else "splits its pictures anew"
@@ -62,15 +66,20 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
     sides = split_contents(_classes(labelled, digests), kept, fraction)
     valid = [sides[digest] for digest in digests]
     if all(valid) or not any(valid):
-        found = f"{len(labelled)} pictures, all on one side"
+        contents = len(set(digests))
+        of_them = f" of {contents} different contents" if contents < len(labelled) else ""
+        found = f"{len(labelled)} pictures{of_them}, all on one side"
         raise DataFileError(arguments[0], found, f"enough for -fraction {fraction:g}")
-    storage.make_folder(folder)
     side_of = {one.path: side for one, side in zip(labelled, valid, strict=True)}
+    texts = {}
     for name, side in ((TRAIN, False), (VALID, True)):
         old = b"".join(os.fsencode(line.text) + b"\n" for line in before[name])
-        added = format_list([path for path in new if side_of[path] == side], folder)
-        storage.write_durably(folder / name, old, added)
-    _tell(labelled, valid, _names(arguments), screen)
+        texts[name] = old + format_list([path for path in new if side_of[path] == side], folder)
+    names = _names(arguments, folder)
+    storage.make_folder(folder)
+    for name, text in texts.items():
+        storage.write_durably(folder / name, text)
+    _tell(labelled, valid, names, screen)
     screen.line(f"written: {folder / TRAIN}, {folder / VALID}")
     for source in arguments:
         if lines := _lines_to_change(source, folder):
@@ -94,13 +103,14 @@ def _lines(path: Path, screen: Screen) -> list[_Line]:
     """Return the lines of a list whose pictures are still there."""
     if not path.exists():
         return []
-    lines = [
-        _Line(text, resolve(text, path), f"{path}:{number}")
-        for number, text in listed_entries(path)
-    ]
+    lines = []
+    for number, text in listed_entries(path):
+        local_path(text, place := f"{path}:{number}")
+        lines.append(_Line(text, resolve(text, path), place))
     gone = [line for line in lines if not line.path.exists()]
     if gone:
-        screen.warn(f"{gone[0].place}: {len(gone)} pictures are gone ({gone[0].text}, ...)")
+        first = excerpt(gone[0].text, LONGEST_PATH_SHOWN)
+        screen.warn(f"{gone[0].place}: {len(gone)} pictures are gone ({first}, ...)")
     return [line for line in lines if line.path.exists()]
 
 
@@ -148,13 +158,16 @@ def _digests(paths: list[Path], screen: Screen) -> list[Digest]:
     return digests
 
 
-def _names(arguments: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the classes, if a data file says them."""
+def _names(arguments: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes: of a data file, or of the one .names beside the lists."""
     for source in arguments:
         if source.endswith(".data"):
             data_file = read_data_file(source)
             if "names" in data_file.values:
                 return read_names(resolve(data_file.text("names"), source))
+    beside = list(folder.glob("*.names"))
+    with suppress(DataFileError):  # nobody asked for it
+        return read_names(beside[0]) if len(beside) == 1 else ()
     return ()
 
 

@@ -162,7 +162,11 @@ def resolve(path_text: str, data_file_path: str | Path) -> Path:
     r"""Return where a path of a .data file leads: from the current folder, else from the file's.
 
     `a\b.jpg` is also tried as `a/b.jpg`. A path that exists nowhere belongs beside the .data file.
+
+    Raises:
+        DataFileError: it means a file on an object store.
     """
+    local_path(path_text, data_file_path)
     folder = str(Path(data_file_path).parent)
     candidates = list(candidate_paths(path_text, folder))
     found = next(filter(os.path.exists, candidates), candidates[-1])
@@ -173,11 +177,13 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """Return the class names, one a line; blank lines count except at the end.
 
     Raises:
-        DataFileError: unreadable, or no name.
+        DataFileError: unreadable, no text, or no name.
     Source:
         AlexeyAB/darknet src/data.c get_labels.
     """
     names = [line.strip() for line in _text_lines(path, errors="replace")]
+    if any("\0" in name for name in names):  # a picture or weights, by a slip of the hand
+        raise DataFileError(path, "is no text", "one class name a line is needed")
     while names and not names[-1]:
         names.pop()
     if not names:

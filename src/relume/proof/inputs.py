@@ -11,6 +11,7 @@ from relume.checkpoint import storage
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import DataFile, resolve
 from relume.formats.lexer import decode_text, split_sections
+from relume.formats.places import is_url
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.schedule import input_size, learning_rate
@@ -110,7 +111,7 @@ def write_data_file(plan: ProofPlan, run: str, savelast: str) -> None:
     """
     values = dict(plan.data_file.values)
     for key in ("names", "valid", "map"):
-        if key in values:
+        if key in values and not is_url(values[key]):
             values[key] = str(resolve(values[key], plan.data_file.path))
     values |= {
         "train": str(_list(plan)),
