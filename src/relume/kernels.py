@@ -24,7 +24,7 @@ from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
 )
 
 from relume.checkpoint import container
-from relume.checkpoint.folder import run_files
+from relume.checkpoint.folder import not_given, run_files
 from relume.command_table import Values
 from relume.errors import OtherEnvironment, RelumeError
 from relume.formats.data_files import read_data_file
@@ -151,6 +151,7 @@ def recreate(arguments: list[str], flags: Values, screen: Screen) -> None:
         screen: is told why.
     Raises:
         OtherEnvironment: a portable run, and the processor is below x86-64-v3.
+        Unavailable, CheckpointError: a checkpoint cannot be read.
     """
     kernels = _recorded_kernels(arguments, flags)
     if flags.get("-portable") and (kernels is None or flags.get("-allow-change")):
@@ -188,10 +189,17 @@ def _recorded_kernels(arguments: list[str], flags: Values) -> str | None:
 
 
 def _claim(path: Path) -> tuple[int, str] | None:
-    """Return iteration and kernels of a checkpoint, None if the file is none."""
+    """Return iteration and kernels of a checkpoint, None if the file is none.
+
+    Raises:
+        Unavailable, CheckpointError: the disk does not give it; what then begins with other
+            kernels would not be exact.
+    """
     try:
         with path.open("rb") as file:
             manifest = container.read_manifest_of(file)
         return int(manifest["iteration"]), str(manifest["environment"]["kernels"])
-    except Exception:  # a damaged archive can fail in any way
+    except Exception as error:  # a damaged archive can fail in any way
+        if isinstance(error, OSError) and (unread := not_given(path, error)):
+            raise unread from error
         return None

@@ -3,6 +3,7 @@
 Not covered: which of them are written when; that is `keeper.py`.
 """
 
+import errno
 import re
 import sys
 from dataclasses import dataclass
@@ -10,11 +11,19 @@ from pathlib import Path
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.state import TrainState
-from relume.errors import CheckpointError, RelumeError
+from relume.errors import CheckpointError, RelumeError, Unavailable
 
 HEAD_BYTES = 64
 TAIL_BYTES = 64
 """What is read at both ends of a file to tell a checkpoint from plain weights."""
+
+
+NO_FILE = frozenset(
+    {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
+"""Errors that leave nothing unknown: there is no file, or (EINVAL) a damaged one leads nowhere."""
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+"""Errors that no waiting mends."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Rejected:
 
     path: Path
     reason: str
+    unread: RelumeError | None = None
+    """It may be good: the disk does not give its bytes, and this is to be raised."""
 
 
 def run_files(folder: Path, name: str) -> list[Path]:
@@ -111,7 +122,7 @@ def candidates(folder: Path, name: str) -> Candidates:
         try:
             position = claimed_position(path)
         except (RelumeError, OSError) as error:
-            unreadable.append(Rejected(path, str(error)))
+            unreadable.append(_rejected(path, error))
             continue
         if position is not None:
             claims.append((position, path == last, path))
@@ -125,6 +136,10 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
     """Return the newest intact checkpoint of the run, and the damaged files met on the way.
 
     `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
+
+    Raises:
+        Unavailable, CheckpointError: the disk does not give a file, which may be the newest good
+            one. That is no damage, and nothing older may be taken for it.
     """
     files = candidates(folder, name)
     rejected = list(files.unreadable)
@@ -136,8 +151,29 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
             state = container.unpack(path.read_bytes(), path)
             newest = newest or FoundCheckpoint(path, state)
         except (CheckpointError, OSError) as error:
-            rejected.append(Rejected(path, str(error)))
+            rejected.append(_rejected(path, error))
+    for item in rejected:
+        if item.unread is not None:
+            raise item.unread
     return newest, rejected + list(files.foreign_last) if newest else rejected
+
+
+def not_given(path: Path, error: OSError) -> RelumeError | None:
+    """Return what to raise if the bytes of a file stay unknown; None: there are none to know."""
+    if error.errno in NO_FILE:
+        return None
+    found = f"cannot be read ({error.strerror or error}), which is no damage"
+    otherwise = f"or move {path.name} away to go on without it"
+    if error.errno in FORBIDDEN:
+        remedy = f"give yourself the right to read it, {otherwise}"
+        return CheckpointError(path, found, "a file that can be read", remedy)
+    remedy = f"see that the disk answers, then give the same command again, {otherwise}"
+    return Unavailable(path, found, "", remedy)
+
+
+def _rejected(path: Path, error: RelumeError | OSError) -> Rejected:
+    unread = not_given(path, error) if isinstance(error, OSError) else None
+    return Rejected(path, str(unread or error), unread)
 
 
 def claimed_position(path: Path) -> tuple[int, int] | None:
@@ -149,6 +185,7 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
 
     Raises:
         WeightsError: not even a weights file.
+        OSError: the disk does not give it.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -158,7 +195,9 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
         try:
             manifest = container.read_manifest_of(file)
             return int(manifest["iteration"]), int(manifest.get("subdivision", 0))
-        except Exception:  # a damaged archive can fail in any way
+        except Exception as error:  # a damaged archive can fail in any way
+            if isinstance(error, OSError) and not_given(path, error):
+                raise
             return sys.maxsize, 0
 
 

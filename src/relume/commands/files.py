@@ -15,7 +15,7 @@ from relume.checkpoint.tensor_digests import (
     read_digest_file,
 )
 from relume.command_table import Values
-from relume.errors import CheckpointError, Damaged, UsageError, WeightsError
+from relume.errors import CheckpointError, Damaged, RelumeError, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
 from relume.formats.sections import Cfg
@@ -243,7 +243,10 @@ def _difference_of_floats(one: _File, other: _File) -> str | None:
 def _with_good_one(error: Damaged, path: Path) -> Damaged:
     """Add to the message where an intact checkpoint of the same run lies."""
     name = run_of(path)
-    found, _ = newest_good(path.parent, name) if name else (None, [])
+    try:
+        found, _ = newest_good(path.parent, name) if name else (None, [])
+    except RelumeError:
+        return error
     if found is None:
         return error
     remedy = f"the newest good one beside it is {found.path} ({found.state.place})"

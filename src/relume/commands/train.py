@@ -15,6 +15,7 @@ from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
 from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
+from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
@@ -60,7 +61,8 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
                 say(text)
             declared = environment.declare(threads or environment.available_threads(), device)
             start_flags = _start_flags(arguments, flags)
-            start = starting_state(spec, start_flags, declared, say)
+            patience = Patience(PAUSES_S, stop.is_due, say)
+            start = starting_state(spec, start_flags, declared, say, patience)
             threads = threads or int(start.environment["threads"])
             environment.set_up(threads)
             here = environment.declare(threads, device)

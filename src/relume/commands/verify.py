@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from relume.checkpoint import container
-from relume.checkpoint.folder import candidates, other_run, run_files, run_names, temporaries
+from relume.checkpoint.folder import (
+    candidates,
+    not_given,
+    other_run,
+    run_files,
+    run_names,
+    temporaries,
+)
 from relume.errors import CheckpointError, RelumeError, UsageError
 from relume.formats.cfg import parse_cfg
 from relume.formats.weights import layout, parse_header
@@ -27,8 +34,8 @@ class Checked:
     path: str
     bytes: int
     condition: str
-    """intact, damaged, plain (no state, so no digest), foreign (in the place of a checkpoint)
-    or temporary."""
+    """intact, damaged, unread (the disk does not give it), plain (no state, so no digest), foreign
+    (in the place of a checkpoint) or temporary."""
     text: str
     """What a person should know about it."""
     iteration: int | None = None
@@ -121,6 +128,9 @@ def check_run(folder: Path, name: str) -> Run:
     if other := other_run(folder, name):
         refused = f"the files of the run '{other}' in this folder could be taken for its own"
         return Run(str(folder), name, (*files, *_left(folder, name)), None, "", None, refused)
+    if unread := [file.path for file in files if file.condition == "unread"]:
+        refused = f"{unread[0]} cannot be read, and may be the newest"
+        return Run(str(folder), name, (*files, *_left(folder, name)), None, "", None, refused)
     found = (good.path, good.text, good.iteration) if good else (None, "", None)
     return Run(str(folder), name, (*files, *_left(folder, name)), *found)
 
@@ -132,7 +142,8 @@ def check_file(path: Path, good: Checked | None = None) -> Checked:
     except FileNotFoundError:
         return Checked(str(path), 0, "gone", "replaced meanwhile by the run that trains here")
     except OSError as error:
-        return Checked(str(path), 0, "damaged", f"cannot be read ({error.strerror})")
+        condition = "damaged" if not_given(path, error) is None else "unread"
+        return Checked(str(path), 0, condition, f"cannot be read ({error.strerror})")
     size = len(data)
     try:
         if container.holds_state(data, path):

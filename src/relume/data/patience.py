@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from relume.errors import ImageError, Unavailable
 from relume.formats.places import read_file
@@ -19,6 +20,9 @@ LASTING = frozenset(
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EISDIR", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EINVAL", "EFBIG")
 )
+
+
+T = TypeVar("T")
 
 
 class Patience:
@@ -52,6 +56,22 @@ class Patience:
     def end(self) -> None:
         """Let nobody wait any more."""
         self._has_ended = True
+
+    def until_available(self, read: Callable[[], T]) -> T:
+        """Return what `read` returns; it is called again while the disk does not give a file.
+
+        Raises:
+            Unavailable: the last time too, or there is no more sense in waiting.
+        """
+        for pause_s in (*self._pauses_s, None):
+            try:
+                return read()
+            except Unavailable as error:
+                if pause_s is None or not self._has_waited(
+                    pause_s, f"{error.place}: {error.found}"
+                ):
+                    raise
+        raise AssertionError("the last pause is None")
 
     def read_bytes(self, path: Path, place: str, name: str) -> bytes:
         """Return the bytes of a file.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from relume.checkpoint import container, course
-from relume.checkpoint.folder import FoundCheckpoint, candidates
+from relume.checkpoint.folder import FoundCheckpoint, candidates, not_given
 from relume.checkpoint.state import Mark, TrainState
 from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageError
 from relume.kernels import PORTABLE
@@ -66,6 +66,7 @@ def in_this_environment(
         OtherEnvironment: the bits differ, or may differ, and -exact was given; or -portable
             was, and the run is none.
         UsageError: -max_time is too short for the rerun.
+        Unavailable, CheckpointError: a checkpoint to compare with cannot be read.
     """
     _check_portable(start, here, wishes)
     found = differences(start.environment, here)
@@ -158,11 +159,19 @@ def compared(
 def _older(spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:
     """Return the newest older checkpoint that was computed as `start` was."""
     operation = spec.operation
-    for path in candidates(operation.backup, operation.name).ordered:
+    files = candidates(operation.backup, operation.name)
+    for item in files.unreadable:
+        if item.unread is not None:
+            raise item.unread
+    for path in files.ordered:
         try:
             state = container.unpack(path.read_bytes(), path)
-        except (CheckpointError, OSError):
+        except CheckpointError:
             continue  # the start has said what is damaged
+        except OSError as error:
+            if unread := not_given(path, error):
+                raise unread from error
+            continue
         same = state.environment == start.environment and course.same_run(state, start)
         # Digests of another form, as a long list had them before there were indexes, differ.
         same &= state.recipe.label_digests.shape == start.recipe.label_digests.shape

@@ -28,6 +28,7 @@ from relume.checkpoint.folder import (
     run_files,
 )
 from relume.checkpoint.state import PARTIAL, History, Progress, RecipeRecord, TrainState
+from relume.data.patience import Patience
 from relume.errors import (
     CheckpointError,
     Damaged,
@@ -51,7 +52,11 @@ MOST_TOLD = 8
 
 
 def starting_state(
-    spec: RunSpec, flags: StartFlags, environment: dict[str, str], say: Say
+    spec: RunSpec,
+    flags: StartFlags,
+    environment: dict[str, str],
+    say: Say,
+    patience: Patience | None = None,
 ) -> TrainState:
     """Return the state from which this run goes on.
 
@@ -60,13 +65,18 @@ def starting_state(
         flags: WEIGHTS and what else was said.
         environment: of a fresh run.
         say: takes a line for every decision a person should know about.
+        patience: with a disk that does not give a checkpoint; None: it is asked once.
     Raises:
         WeightsError, Damaged: WEIGHTS cannot be used.
+        Unavailable, CheckpointError: a checkpoint cannot be read, so nobody knows whether it is
+            the one to go on from.
         OtherRecipe: the backup folder holds another course.
     """
     operation = spec.operation
     _check_name(spec)
-    found, rejected = newest_good(operation.backup, operation.name)
+    found, rejected = (patience or Patience()).until_available(
+        lambda: newest_good(operation.backup, operation.name)
+    )
     given = read_given(spec, flags, found, say)
     if found is None and rejected and given.state is None:
         raise Damaged(
