@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
-        *("checking", "command_table", "export"),
+        *("checking", "command_table", "export", "kernels"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run

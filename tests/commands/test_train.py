@@ -1,8 +1,11 @@
 """`relume detector train`: its flags, what it says, and the files around the checkpoints."""
 
 import errno
+import os
 import re
 import shutil
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from relume.checkpoint.tensor_digests import digests_of, read_digest_file
 from relume.commands import train as train_command
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
+from relume.kernels import VARIABLES, machine_level
 from relume.train import chart, loop
 from relume.train.start import starting_state
 from tests.command_line import Ended, relume
@@ -316,6 +320,27 @@ def test_a_time_limit_counts_from_the_beginning_of_the_command(run: Path) -> Non
     )
     assert not list(Path("backup").glob("*.weights"))
     assert train("-max_time", "1000:00:00").status == 0
+
+
+@pytest.mark.skipif(machine_level() == "", reason="needs a processor of x86-64-v3")
+def test_a_portable_run_that_has_saved_nothing_says_that_the_flag_is_needed_again(
+    run: Path,
+) -> None:
+    words = ["-m", "relume", "detector", "train", "obj.data", "net.cfg", "-portable"]
+    environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environ["PYTHONPATH"] = str(Path(__file__).parents[2] / "src")
+    ended = subprocess.run(
+        [sys.executable, *words, "-max_time", "0.000001"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 75
+    assert ended.stderr.splitlines()[-1].endswith(
+        "begins again: nothing is saved yet, so -portable is needed again"
+    )
 
 
 def test_a_state_inside_an_iteration_is_inspected_and_gone_back_to(

@@ -17,6 +17,7 @@ from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
+from relume.kernels import PORTABLE
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
@@ -176,6 +177,8 @@ def _farewell(end: TrainState, idle: bool, asked: bool) -> str:
     over = "" if asked else f"the time of -max_time is over{too_short}; "
     begun = end.iteration > 0 or end.subdivision > 0
     goes_on = "goes on from there" if begun else "begins again: nothing is saved yet"
+    if not begun and end.environment["kernels"] == PORTABLE:
+        goes_on += ", so -portable is needed again"
     return f"{over}stopped at {end.place}; the same command {goes_on}"
 
 

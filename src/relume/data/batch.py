@@ -79,7 +79,9 @@ def mini_batches(
         end_position: position after the last one; whole mini-batches from `first_position`.
         patience: with a disk that does not give a picture. It is asked while a mini-batch is
             waited for (without workers: before each picture): if it is over, the generator
-            ends. It is over for the loader threads when the generator ends.
+            ends. It is over for the loader threads when the generator ends. A picture that is
+            read ahead is asked for from then on: when it is needed, its tries may be over
+            although the disk answers again, and the same command goes on.
     Raises:
         ImageError, Unavailable: a picture cannot be read or decoded.
     """

@@ -132,6 +132,7 @@ def _watched(network: Network, watch: _Watch) -> Iterator[None]:
     for parameter in network.trained_parameters():
         kind = f"the gradient of the {parameter.name.partition('.')[2]}"
         look = _gradient(parameter.layer, kind, watch)
+        # PyTorch gives no types to its hooks' registration.
         handles.append(parameter.tensor.register_hook(look))  # type: ignore[no-untyped-call]
     try:
         yield
@@ -162,6 +163,7 @@ def _behind(index: int, watch: _Watch) -> Callable[[nn.Module, Inputs, Tensor], 
         watch.look(index, "the output", output.detach(), of_pictures=True)
         if output.requires_grad:
             look_back = _gradient(index, "the gradient of the output", watch)
+            # PyTorch gives no types to its hooks' registration.
             output.register_hook(look_back)  # type: ignore[no-untyped-call]
 
     return look

@@ -46,6 +46,7 @@ def declare(threads: int, device: torch.device) -> dict[str, str]:
     processor, taken = _cpu_model(), kernels.described(given, level or _capability())
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
+        # PyTorch gives no types to its functions about cuDNN and NNPACK.
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         taken = f"{taken} cudnn={cudnn}"  # the pictures are made by the processor's kernels
     elif kernels.is_portable(given, level):
@@ -83,8 +84,10 @@ def set_up(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory guards against reading it, which no kernel here does; it costs 7 %.
+    # (Set through a module that has no types for what it forwards.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Never chosen for training, but asked each time, and loud on processors it does not know.
+    # (It has no types either.)
     torch.backends.nnpack.set_flags(False)  # type: ignore[no-untyped-call]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
