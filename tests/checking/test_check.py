@@ -14,6 +14,7 @@ import pytest
 
 from relume.checking import pictures
 from relume.checking.cost import Trial
+from relume.checkpoint import storage
 from relume.data.image import Pixels, decode_picture
 from relume.screen import Screen
 from tests.cfg_texts import small_cfg
@@ -209,6 +210,9 @@ def test_a_correction_touches_nothing_and_passes(
     assert ended.status == 2
     assert "paths corrected: 5" in ended.out
     assert "1 taken off the lists: cut off or damaged" in ended.out
+    line = line_of(damaged, "img/size.bmp")
+    assert f"-fix:   train.txt:{line}: img/size.bmp\n" in ended.out
+    assert list(tmp_path.iterdir()) == [tmp_path / "fixed"]
     again = check(tmp_path / "fixed" / "obj.data", "net.cfg", "-json")
     kinds = {key for key, many in found_by(again).items() if many[0][0] != "note"}
     assert again.status == 1
@@ -255,14 +259,39 @@ def test_a_folder_that_is_there_is_not_written_into(tmp_path: Path) -> None:
     assert "is there already" in ended.error
 
 
+def test_an_interrupted_correction_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", CFG))
+    link_to = storage.link_to
+    calls = []
+
+    def interrupted(path: Path, target: Path) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        link_to(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "link_to", interrupted)
+        assert check("obj.data", "net.cfg", "-fix", "fixed").status == 130
+    assert [path for path in Path().iterdir() if path.name.startswith("fixed")] == []
+
+    assert check("obj.data", "net.cfg", "-fix", "fixed").status == 0
+    assert check("fixed/obj.data", "net.cfg").status == 0
+
+
 def test_the_findings_are_told_also_where_no_correction_can_be_written(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", CFG)
     for path in (folder / "img").glob("*.jpg"):
         path.write_bytes(b"none")
 
     ended = check(folder / "obj.data", folder / "net.cfg", "-fix", tmp_path / "fixed")
+    as_json = check(folder / "obj.data", folder / "net.cfg", "-fix", tmp_path / "fixed", "-json")
 
-    assert ended.status == 2
+    assert "a picture cannot be decoded" in found_by(as_json)
+    assert json.loads(as_json.out)["fix"] == {"error": as_json.error}
+    assert ended.status == as_json.status == 2
     assert "a picture cannot be decoded" in ended.out
     assert "nothing would be left after the correction" in ended.error
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from relume.checkpoint import storage
+from relume.checkpoint.disk import Buffer
 from relume.spec import Flags, read_spec
 from tests.cfg_texts import small_cfg
 from tests.command_line import Ended, relume
@@ -193,6 +195,31 @@ def test_nothing_that_is_there_is_replaced_without_force(voc: Path) -> None:
     assert sorted(path.name for path in (voc / "labels").iterdir()) == ["p1.txt"]
 
 
+def test_an_interrupted_import_goes_on_by_the_same_command(
+    voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(voc, "other")
+    relume("import", "voc", "other")
+    expected = {p.relative_to("other"): p.read_bytes() for p in Path("other").rglob("*.*")}
+    write_durably = storage.write_durably
+    written: list[Path] = []
+
+    def interrupted(path: Path, *parts: Buffer) -> int:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_durably(path, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_durably", interrupted)
+        assert relume("import", "voc", "VOC").status == 130
+    assert len(list((voc / "labels").iterdir())) == 3
+    ended = relume("import", "voc", "VOC")
+
+    assert (ended.status, ended.err) == (0, "")
+    assert {p.relative_to(voc): p.read_bytes() for p in voc.rglob("*.*")} == expected
+
+
 def test_coco_with_a_folder_per_split_and_gaps_in_the_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +349,8 @@ def test_voc_needs_other_names_where_coco_does_not(
 
     error = failed("export-labels", data, "out", "-form", "voc")
     assert relume("export-labels", data, "out", "-form", "coco").status == 0
+    assert relume("export-labels", data, "out", "-form", "coco").status == 0  # the very same
+    (tmp_path / "img" / "y" / "a.txt").write_text("1 .5 .5 .1 .1\n")
     again = failed("export-labels", data, "out", "-form", "coco")
 
     assert error == (

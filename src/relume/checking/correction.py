@@ -18,9 +18,11 @@ from relume.checking.label_lines import LabelLines, read_all_lines
 from relume.checking.pictures import look_at
 from relume.checking.settings import Settings
 from relume.checkpoint import storage
+from relume.checkpoint.many_files import filled_folder
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
-from relume.formats.places import RemoteFile
+from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.formats.places import RemoteFile, local_path
 from relume.lists.label_files import never_used
 
 DATA_FILE, NAMES, PICTURES = "obj.data", "obj.names", "img"
@@ -34,8 +36,8 @@ class Corrected:
 
     kept: Counter[str] = field(default_factory=Counter)
     """Pictures by list."""
-    taken_off: Counter[str] = field(default_factory=Counter)
-    """Pictures by reason."""
+    taken_off: dict[str, list[str]] = field(default_factory=dict)
+    """Lines of the lists, and what stands there, by reason."""
     changed: Counter[str] = field(default_factory=Counter)
     """Lines by what was done to them."""
 
@@ -44,6 +46,9 @@ def check_folder(folder: Path) -> None:
     """Raise UsageError unless corrected copies may be written into this folder."""
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("-fix", f"{folder} is there already", "a new folder", "name another")
+    local_path(str(folder), "-fix")
+    if len(str(folder.resolve()).splitlines()) != 1:
+        raise UsageError("-fix", repr(str(folder)), "a name without a line break, for the lists")
     picture = folder.resolve() / PICTURES / "a.jpg"
     if label_path(picture).parent != picture.parent:
         found = f"labels of pictures in {folder} would lie elsewhere"
@@ -53,7 +58,7 @@ def check_folder(folder: Path) -> None:
 def write_corrected(
     folder: Path, settings: Settings, train: DataSet, valid: DataSet | None, channels: int
 ) -> Corrected:
-    """Write corrected copies into a new folder.
+    """Write corrected copies into a new folder, which is there when all of them are.
 
     Args:
         folder: new, or empty.
@@ -64,7 +69,9 @@ def write_corrected(
         StorageError: the disk refuses.
         DataFileError: nothing would be left.
     """
-    if any(isinstance(member.looked.path, RemoteFile) for member in train.members):
+    if train.members and all(
+        isinstance(member.looked.path, RemoteFile) for member in train.members
+    ):
         needed = "pictures on a disk, which can be linked"
         raise UsageError("-fix", "the pictures are on an object store", needed)
     done, used, seen = Corrected(), Counter[str](), set[object]()
@@ -73,48 +80,57 @@ def write_corrected(
     for key, data_set in (("train", train), ("valid", valid)):
         if data_set is None:
             continue
-        members = [m for e in _members(data_set, settings, channels) if (m := _kept(e, seen, done))]
+        members = []
+        for place, found in _members(data_set, settings, channels):
+            if member := _kept(found, place, seen, done):
+                members.append(member)
         lists[key] = [(m, _new_name(m, used)) for m in members]
         done.kept[key] = len(members)
     if not lists["train"]:
         raise DataFileError(train.pictures.path, "nothing would be left after the correction")
-    storage.make_folder(target / PICTURES)
-    for key, named in lists.items():
-        for member, name in named:
-            picture = target / PICTURES / name
-            storage.link_to(picture, member.looked.path.absolute())
-            storage.write_replaceable(label_path(picture), [_corrected_labels(member.labels, done)])
-        if named:
-            text = "".join(f"{target / PICTURES / name}\n" for _, name in named)
-            storage.write_replaceable(target / f"{key}.txt", [_bytes(text)])
-    _write_data_file(target, settings, [key for key, named in lists.items() if named])
+    with filled_folder(target) as filling:
+        storage.make_folder(filling / PICTURES)
+        for key, named in lists.items():
+            for member, name in named:
+                picture = filling / PICTURES / name
+                storage.link_to(picture, member.looked.path.absolute())
+                labels = _corrected_labels(member.labels, done)
+                storage.write_replaceable(label_path(picture), [labels])
+            if named:
+                text = "".join(f"{target / PICTURES / name}\n" for _, name in named)
+                storage.write_replaceable(filling / f"{key}.txt", [_bytes(text)])
+        kept = [key for key, named in lists.items() if named]
+        _write_data_file(filling, target, settings, kept)
     return done
 
 
-def _members(data_set: DataSet, settings: Settings, channels: int) -> Iterator[Member | str]:
-    """Yield the pictures in the order of the list, those too that an entry only means."""
+def _members(
+    data_set: DataSet, settings: Settings, channels: int
+) -> Iterator[tuple[str, Member | str]]:
+    """Yield place and picture in the order of the list, those too that an entry only means."""
     found = {member.entry.line: member for member in data_set.members}
     for entry in data_set.pictures.entries:
+        place = data_set.pictures.place(entry)
+        told = f"{place}: {excerpt(entry.text, LONGEST_PATH_SHOWN)}"
         if entry.line in found:
-            yield found[entry.line]
+            yield told, found[entry.line]
         elif entry.meant is not None:
             try:
                 labels, _ = read_all_lines(entry.meant, settings.classes)
             except DataFileError:
-                yield "no ending of a picture"
+                yield told, "no ending of a picture"
                 continue
-            place = data_set.pictures.place(entry)
             looked = look_at(entry.meant, place, channels, lambda digest: None)
-            yield Member(entry, labels, looked)
+            yield told, Member(entry, labels, looked)
         else:
-            yield "missing"
+            yield told, "missing"
 
 
-def _kept(member: Member | str, seen: set[object], done: Corrected) -> Member | None:
+def _kept(member: Member | str, place: str, seen: set[object], done: Corrected) -> Member | None:
     """Return the picture if it stays on its list."""
     reason = member if isinstance(member, str) else _reason_against(member, seen)
     if reason or isinstance(member, str):
-        done.taken_off[reason] += 1
+        done.taken_off.setdefault(reason, []).append(place)
         return None
     if member.entry.path is None:
         done.changed["paths corrected"] += 1
@@ -125,6 +141,8 @@ def _reason_against(member: Member, seen: set[object]) -> str:
     facts, labels = member.looked.facts, member.labels
     if facts is None or facts.is_bad:
         return "cannot be read or decoded"
+    if isinstance(member.looked.path, RemoteFile):
+        return "on an object store, to which nothing can be linked"
     if not facts.is_whole:
         return "cut off or damaged"
     if labels.missing:
@@ -183,7 +201,8 @@ def _inside(box: Sequence[float]) -> list[float] | None:
     return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
 
 
-def _write_data_file(target: Path, settings: Settings, lists: Sequence[str]) -> None:
+def _write_data_file(folder: Path, target: Path, settings: Settings, lists: Sequence[str]) -> None:
+    """Write data file and names into a folder that is going to be `target`."""
     assert settings.data_file is not None
     values = {k: v for k, v in settings.data_file.values.items() if k not in LEFT_OUT}
     if settings.classes is not None:
@@ -191,11 +210,11 @@ def _write_data_file(target: Path, settings: Settings, lists: Sequence[str]) -> 
     values |= {key: str(target / f"{key}.txt") for key in lists}
     if settings.names:
         text = "".join(f"{name}\n" for name in settings.names)
-        storage.write_replaceable(target / NAMES, [_bytes(text)])
+        storage.write_replaceable(folder / NAMES, [_bytes(text)])
         values["names"] = str(target / NAMES)
     values["backup"] = str(target / "backup")
     text = "".join(f"{key} = {value}\n" for key, value in values.items())
-    storage.write_replaceable(target / DATA_FILE, [_bytes(text)])
+    storage.write_replaceable(folder / DATA_FILE, [_bytes(text)])
 
 
 def _bytes(text: str) -> bytes:

@@ -79,19 +79,20 @@ def table_lines(groups: Sequence[Group], width: int | None) -> list[str]:
     for group in groups:
         is_once = group.verdict is Verdict.NOTE and len(group.where) == 1
         head = f"{group.verdict.value:<7} {'' if is_once else len(group.where):>6}  "
-        lines += _wrapped(group.what, head, width)
+        lines += wrapped(group.what, head, width)
         indent = " " * len(head)
         for place, detail in group.where[:MOST_PLACES]:
-            lines += _wrapped(": ".join(part for part in (place, detail) if part), indent, width)
+            lines += wrapped(": ".join(part for part in (place, detail) if part), indent, width)
         if len(group.where) > MOST_PLACES:
             more = f"and {len(group.where) - MOST_PLACES} more; -json names all"
-            lines += _wrapped(more, indent, width)
+            lines += wrapped(more, indent, width)
         if group.remedy:
-            lines += _wrapped(f"-> {group.remedy}", indent, width)
+            lines += wrapped(f"-> {group.remedy}", indent, width)
     return lines
 
 
-def _wrapped(text: str, before: str, width: int | None) -> list[str]:
+def wrapped(text: str, before: str, width: int | None) -> list[str]:
+    """Return a text in lines of so many columns, `before` in front of the first."""
     shown = " ".join(text.split())
     if not shown:
         return []

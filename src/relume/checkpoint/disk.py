@@ -1,11 +1,16 @@
-"""The system calls that change a file system, one method each.
+"""The system calls that change a file system, one method each, and what their refusals mean.
 
 `storage.py` makes every one of its changes through these, so that a test can record them, let
 any of them fail, and work out what a power cut between them leaves.
 """
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from relume.errors import StorageError
 
 Buffer = bytes | memoryview
 
@@ -67,3 +72,26 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def as_storage_error(path: Path) -> Iterator[None]:
+    """Tell what the system refuses at `path` as a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            path,
+            f"cannot be written ({reason})",
+            "a folder with space and write permission",
+            _REMEDIES.get(error.errno or 0, "check the folder, then give the same command again"),
+        ) from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "free some of the quota, then give the same command again",
+    errno.EACCES: "choose a folder that can be written (for a run: backup= in the data file)",
+    errno.EROFS: "choose a folder that can be written (for a run: backup= in the data file)",
+}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from relume.checkpoint.chunks import BLOCK_BYTES, chunks_of
-from relume.checkpoint.disk import Buffer, Disk
+from relume.checkpoint.disk import Buffer, Disk, as_storage_error
 from relume.checkpoint.hands import Hands, started
 from relume.errors import Locked, StorageError
 
@@ -61,13 +61,13 @@ def write_stream_durably(
     """Do the same with parts that, given hands, are made while those before are being written."""
     temporary = path.with_name(path.name + TEMPORARY)
     kept = None
-    with _as_storage_error(path):
+    with as_storage_error(path):
         try:
             written_bytes = _write_whole(temporary, parts, hands)
             if previous is not None and path.exists():
                 kept = _kept_aside(path, previous)
             DISK.rename(temporary, path)
-        except OSError:
+        except BaseException:
             _drop(temporary)
             if kept is not None:
                 _drop(kept)
@@ -90,7 +90,7 @@ def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
     """
     mine = f".{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
     temporary = path.with_name(path.name + mine)
-    with _as_storage_error(path):
+    with as_storage_error(path):
         try:
             _drop(temporary)
             descriptor = DISK.create(temporary)
@@ -188,32 +188,39 @@ def _drop(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file if it is there."""
-    with _as_storage_error(path), suppress(FileNotFoundError):
+    with as_storage_error(path), suppress(FileNotFoundError):
         DISK.unlink(path)
 
 
 def link_to(path: Path, target: Path) -> None:
     """Make `path` lead to `target`."""
-    with _as_storage_error(path):
+    with as_storage_error(path):
         DISK.symlink(target, path)
 
 
 def truncate(path: Path, length: int) -> None:
     """Cut a file to its first `length` bytes."""
-    with _as_storage_error(path):
+    with as_storage_error(path):
         DISK.truncate(path, length)
 
 
 def make_folder(folder: Path) -> None:
     """Create `folder` and its parents if missing."""
-    with _as_storage_error(folder):
+    with as_storage_error(folder):
         DISK.make_folder(folder)
         sync_folder(folder.parent)
 
 
+def rename(path: Path, name: Path) -> None:
+    """Give a file or folder another name, durably."""
+    with as_storage_error(name):
+        DISK.rename(path, name)
+        sync_folder(name.parent)
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder and all in it, which is no run's; links are deleted, not followed."""
-    with _as_storage_error(folder):
+    with as_storage_error(folder):
         shutil.rmtree(folder)
 
 
@@ -223,7 +230,7 @@ def move_aside(paths: list[Path], aside: Path) -> Path:
     while (aside / str(number)).exists():
         number += 1
     target = aside / str(number)
-    with _as_storage_error(target):
+    with as_storage_error(target):
         DISK.make_folder(target)
         for path in paths:
             DISK.rename(path, target / path.name)
@@ -234,7 +241,7 @@ def move_aside(paths: list[Path], aside: Path) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable, where the file system can; some mounts cannot."""
-    with _as_storage_error(folder):
+    with as_storage_error(folder):
         try:
             DISK.fsync_folder(folder)
         except OSError as error:
@@ -247,7 +254,7 @@ class AppendFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _as_storage_error(path):
+        with as_storage_error(path):
             self._descriptor = DISK.open_to_append(path)
 
     def append(self, line: str) -> None:
@@ -256,7 +263,7 @@ class AppendFile:
 
     def append_bytes(self, data: bytes) -> None:
         """Add bytes that are whole lines."""
-        with _as_storage_error(self.path):
+        with as_storage_error(self.path):
             DISK.write(self._descriptor, data)
 
     def close(self) -> None:
@@ -264,7 +271,7 @@ class AppendFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor == -1:
             return
-        with _as_storage_error(self.path):
+        with as_storage_error(self.path):
             try:
                 DISK.fsync(descriptor)
             finally:
@@ -290,7 +297,7 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
         Locked: another process holds it.
     """
     path = folder / f"{name}.lock"
-    with _as_storage_error(path):
+    with as_storage_error(path):
         file = path.open("a+b", buffering=0)
     with file:
         held = True
@@ -322,7 +329,7 @@ class Home:
 
     def check(self) -> None:
         """Raise StorageError if the folder is on another disk now, where nobody would look."""
-        with _as_storage_error(self.folder):
+        with as_storage_error(self.folder):
             if self.folder.stat().st_dev == self.device or self._holds_our_lock():
                 return
         raise StorageError(
@@ -341,7 +348,7 @@ class Home:
 
 def home(folder: Path, name: str) -> Home:
     """Return the folder as it is now."""
-    with _as_storage_error(folder):
+    with as_storage_error(folder):
         return Home(folder, name, folder.stat().st_dev)
 
 
@@ -376,25 +383,3 @@ def _lock_text() -> bytes:
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read(100).decode(errors="replace").strip()
-
-
-@contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            path,
-            f"cannot be written ({reason})",
-            "a folder with space and write permission",
-            _REMEDIES.get(error.errno or 0, "check the folder, then give the same command again"),
-        ) from error
-
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space, then give the same command again",
-    errno.EDQUOT: "free some of the quota, then give the same command again",
-    errno.EACCES: "choose a folder that can be written (for a run: backup= in the data file)",
-    errno.EROFS: "choose a folder that can be written (for a run: backup= in the data file)",
-}

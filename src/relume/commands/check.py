@@ -27,7 +27,16 @@ from relume.checking.data_set import (
     findings_of_training_boxes,
     read_data_set,
 )
-from relume.checking.findings import Finding, Group, Verdict, grouped, of_error, table_lines
+from relume.checking.findings import (
+    MOST_PLACES,
+    Finding,
+    Group,
+    Verdict,
+    grouped,
+    of_error,
+    table_lines,
+    wrapped,
+)
 from relume.checking.known import KnownPictures, format_known, known_path, read_known
 from relume.checking.lists import PictureList, read_every_entry, same_list
 from relume.checking.pictures import same_contents, sizes_finding
@@ -35,6 +44,7 @@ from relume.checking.settings import Settings, batch_made_smaller, findings_of_c
 from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good
 from relume.command_table import Values
+from relume.commands.ending import tidied_up
 from relume.commands.train import compute_device
 from relume.errors import DataFileError, RelumeError, StorageError
 from relume.formats.places import read_regular
@@ -88,12 +98,20 @@ def check(arguments: list[str], flags: Values, screen: Screen) -> int:
     status = _status(groups)
     if tells:  # before the disk can refuse the correction
         _tell(groups, screen)
-    corrected = None if folder is None else _corrected(found, folder)
-    if tells:
-        if folder is not None and corrected is not None:
-            _tell_corrected(corrected, folder, arguments[1], screen)
-    else:
-        screen.text(json.dumps(_as_json(groups, status, corrected), indent=1))
+    told = _as_json(groups, status)
+    try:
+        if folder is not None:
+            with tidied_up():
+                corrected = _corrected(found, folder)
+            told["fix"] = {k: dict(by_kind) for k, by_kind in vars(corrected).items()}
+            if tells:
+                _tell_corrected(corrected, folder, arguments[1], screen)
+    except RelumeError as error:
+        told["fix"] = {"error": str(error)}
+        raise
+    finally:
+        if not tells:
+            screen.text(json.dumps(told, indent=1))
     return status
 
 
@@ -303,17 +321,23 @@ def _tell(groups: list[Group], screen: Screen) -> None:
 
 def _tell_corrected(done: Corrected, folder: Path, cfg: str, screen: Screen) -> None:
     kept = ", ".join(f"{count:,} in '{key}'" for key, count in done.kept.items())
-    screen.line(f"-fix: {folder} holds the corrected lists: {kept} (pictures are links)")
-    for reason, count in done.taken_off.items():
-        screen.line(f"-fix: {count:,} taken off the lists: {reason}")
-    for what, count in done.changed.items():
-        screen.line(f"-fix: {what}: {count:,}")
+    lines = [f"{folder} holds the corrected lists: {kept} (pictures are links)"]
+    for reason, places in done.taken_off.items():
+        lines.append(f"{len(places):,} taken off the lists: {reason}")
+        lines += [f"  {place}" for place in places[:MOST_PLACES]]
+        if len(places) > MOST_PLACES:
+            lines.append(f"  and {len(places) - MOST_PLACES} more; -json names all")
+    lines += [f"{what}: {count:,}" for what, count in done.changed.items()]
     if done.kept.get("valid") == 0:
-        screen.line("-fix: no list 'valid' is left: all its pictures are trained on")
+        lines.append("no list 'valid' is left: all its pictures are trained on")
+    for line in lines:
+        text = line.lstrip()
+        for part in wrapped(text, "-fix: " + " " * (len(line) - len(text)), screen.width):
+            screen.line(part)
     screen.line(f"-fix: now `relume check {folder / 'obj.data'} {cfg}`")
 
 
-def _as_json(groups: list[Group], status: int, corrected: Corrected | None) -> dict[str, object]:
+def _as_json(groups: list[Group], status: int) -> dict[str, object]:
     findings = [
         {
             "verdict": group.verdict.value,
@@ -324,7 +348,4 @@ def _as_json(groups: list[Group], status: int, corrected: Corrected | None) -> d
         }
         for group in groups
     ]
-    found: dict[str, object] = {"findings": findings, "status": status}
-    if corrected is not None:
-        found["fix"] = {k: dict(counter) for k, counter in vars(corrected).items()}
-    return found
+    return {"findings": findings, "status": status}

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.checkpoint.many_files import write_each_durably
+from relume.checkpoint.many_files import not_there_yet, write_each_durably
 from relume.command_table import Values
+from relume.commands.ending import tidied_up
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
@@ -36,14 +37,14 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
     }
     every = [one.path for labelled in parts.values() for one in labelled]
     root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in every]))
-    files = dict((_coco if form == "coco" else _voc)(parts, names, root, out))
+    files = not_there_yet(dict((_coco if form == "coco" else _voc)(parts, names, root, out)))
     if (there := [path for path in files if path.exists()]) and not flags.get("-force"):
         raise UsageError(there[0], "there already", "", "-force replaces it")
-    for folder in dict.fromkeys(path.parent for path in files):
-        storage.make_folder(folder)
-    written = write_each_durably(files)
-    for _ in screen.each(written, len(files), "files written"):
-        pass
+    with tidied_up():
+        for folder in dict.fromkeys(path.parent for path in files):
+            storage.make_folder(folder)
+        for _ in screen.each(write_each_durably(files), len(files), "files written"):
+            pass
     boxes = sum(len(one.boxes) for labelled in parts.values() for one in labelled)
     screen.line(f"{len(set(every))} pictures, {boxes} boxes, {len(names)} classes: {out}")
     order = f" -names {names_path}" if form == "voc" else ""

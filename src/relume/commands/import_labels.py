@@ -1,12 +1,13 @@
 """`relume import voc|coco`: Darknet's labels, lists, names and data file from other forms."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.checkpoint.many_files import write_each_durably
+from relume.checkpoint.many_files import not_there_yet, write_each_durably
 from relume.command_table import Values
+from relume.commands.ending import tidied_up
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
@@ -74,16 +75,15 @@ def _import(
     if "-names" not in flags:
         files[names_path] = "".join(f"{name}\n" for name in names).encode()
     files[folder / "obj.data"] = _data_file(lists, names, seen_from(folder, names_path))
-    _refuse_to_replace([*files, *(label_path(each.path) for each in there)], flags)
     wanted = None if sizes is None else str(sizes)
     imported = _read_boxes(there, names, wanted, keep_flag in flags, screen)
-    labels = _labels(there, imported)
-    storage.make_folder(folder)
-    for parent in dict.fromkeys(path.parent for path in labels):
-        storage.make_folder(parent)
-    written = write_each_durably(labels | files)
-    for _ in screen.each(written, len(labels) + len(files), "files written"):
-        pass
+    new = not_there_yet(_labels(there, imported) | files)
+    _refuse_to_replace(new, flags)
+    with tidied_up():
+        for parent in dict.fromkeys((folder, *(path.parent for path in new))):
+            storage.make_folder(parent)
+        for _ in screen.each(write_each_durably(new), len(new), "files written"):
+            pass
     _tell(data_set, list(imported.values()), names, doubtful, keep_flag, screen)
     screen.line(f"written: {', '.join(map(str, files))}")
     if len(lists) == 1:
@@ -184,7 +184,7 @@ def _data_file(lists: Mapping[str, bytes], names: tuple[str, ...], names_path: s
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
-def _refuse_to_replace(paths: list[Path], flags: Values) -> None:
+def _refuse_to_replace(paths: Iterable[Path], flags: Values) -> None:
     there = [path for path in paths if path.exists()]
     if there and not flags.get("-force"):
         found = f"there already, and {len(there) - 1} more" if there[1:] else "there already"

@@ -10,6 +10,7 @@ from xxhash import xxh3_128_intdigest
 
 from relume.checkpoint import storage
 from relume.command_table import Values
+from relume.commands.ending import tidied_up
 from relume.datasets.boxes import (
     Labelled,
     boxes_per_class,
@@ -76,9 +77,10 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
         old = b"".join(os.fsencode(line.text) + b"\n" for line in before[name])
         texts[name] = old + format_list([path for path in new if side_of[path] == side], folder)
     names = _names(arguments, folder)
-    storage.make_folder(folder)
-    for name, text in texts.items():
-        storage.write_durably(folder / name, text)
+    with tidied_up():
+        storage.make_folder(folder)
+        for name, text in texts.items():
+            storage.write_durably(folder / name, text)
     _tell(labelled, valid, names, screen)
     screen.line(f"written: {folder / TRAIN}, {folder / VALID}")
     for source in arguments:
