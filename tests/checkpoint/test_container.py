@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -46,6 +47,18 @@ def assert_same_state(one: TrainState, other: TrainState) -> None:
 
 def test_a_state_comes_back_as_it_was(packed: bytes) -> None:
     assert_same_state(unpack(packed, "net_3.weights"), tiny_state())
+
+
+def test_history_and_recipe_do_not_keep_the_file_in_memory(packed: bytes) -> None:
+    data = bytes(bytearray(packed))
+    before = sys.getrefcount(data)
+    state = unpack(data, "net_3.weights")
+    kept = (state.history, state.recipe, state.progress)
+
+    assert sys.getrefcount(data) > before  # the tensors are views of it
+    del state
+    assert sys.getrefcount(data) == before
+    assert len(kept[0].records) == 3
 
 
 TENSORS = st.one_of(

@@ -297,12 +297,13 @@ def _read(data: Buffer, place: object) -> TrainState:
         cfg_text=str(entries.pop("recipe/cfg"), "utf-8", "surrogateescape"),
         keys=_parsed(entries.pop("recipe/keys.json")),
         names=tuple(_parsed(entries.pop("recipe/names.json"))),
-        label_digests=np.frombuffer(entries.pop("recipe/labels.bin"), "<u8"),
+        # Copied: they outlive the tensors, and a view would keep the whole file in memory.
+        label_digests=np.frombuffer(bytes(entries.pop("recipe/labels.bin")), "<u8"),
     )
     marks = _parsed(entries.pop("history/marks.json"))
     history = History(
         start=marks["start"],
-        records=np.frombuffer(entries.pop("history/iterations.bin"), RECORD),
+        records=np.frombuffer(bytes(entries.pop("history/iterations.bin")), RECORD),
         marks=tuple(Mark(**mark) for mark in marks["marks"]),
     )
     progress = Progress(**{"skipped": (), **_parsed(entries.pop("progress.json"))})
