@@ -18,7 +18,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 # A part may import the parts named behind it, and itself; nothing else of relume.
 MAY_IMPORT: dict[str, set[str]] = {
-    "": set(),  # __init__: the version
+    "": {"detection", "detector"},  # __init__: imported when they are first asked for
     "errors": set(),
     "draws": set(),
     "formats": {"errors"},
@@ -44,12 +44,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "training_set",
     },
     "drawing": set(),
+    "detection": {"drawing"},
+    "detector": {"errors", "formats", "data", "model", "checkpoint", "detection"},
     "contact_sheet": {"drawing"},
     "screen": {"errors"},
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
-        *("checking", "command_table", "export", "kernels"),
+        *("checking", "command_table", "export", "kernels", "detection", "detector"),
     },
     "command_table": set(),
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Only these parts know PyTorch; all others start without it.
-KNOW_TORCH = {"model", "evaluate", "train", "commands"}
+KNOW_TORCH = {"model", "evaluate", "train", "detector", "commands"}
 
 PRINT = {"cli", "screen", "demo"}
 WRITE = {"checkpoint/storage", "checkpoint/disk", "demo_pictures", "demo"}
@@ -160,7 +162,7 @@ def test_only_model_and_training_know_torch(module: str) -> None:
 
 
 def test_parts_that_know_no_torch_import_none_that_does() -> None:
-    for part in MAY_IMPORT.keys() - KNOW_TORCH - {"demo"}:
+    for part in MAY_IMPORT.keys() - KNOW_TORCH - {"demo", ""}:
         assert not MAY_IMPORT[part] & KNOW_TORCH, part
 
 

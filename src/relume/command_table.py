@@ -107,15 +107,20 @@ COMMANDS = (
     ),
     Command(
         "detector test",
-        ("DATA", "CFG", "WEIGHTS", "[IMAGE]"),
-        "Find objects in a picture (or in those named on standard input) and draw them "
-        "into predictions.jpg.",
+        ("DATA", "CFG", "WEIGHTS", "[IMAGE|LIST|FOLDER]", "[...]"),
+        "Find objects in a picture (or in those named on standard input) and draw them into "
+        "predictions.jpg; of several, of a list (*.txt) or a folder, into predictions/NAME.jpg. "
+        "Exit status 0: done; 2: a mistake in the input, or a picture that cannot be read.",
         "relume detector test data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_last.weights a.jpg",
         "relume.commands.detect:test",
         {
             "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
             "-ext_output": Flag(bool, "print the boxes too"),
             "-out": Flag(str, "write the detections as JSON", "FILE"),
+            "-out_folder": Flag(str, "draw each picture into this folder, as NAME.jpg", "FOLDER"),
+            "-dont_draw": Flag(bool, "draw no picture"),
+            "-save_labels": Flag(bool, "write NAME.txt beside each picture, as labels to train on"),
+            "-force": Flag(bool, "replace labels, and pictures not drawn by relume"),
             "-letter_box": Flag(bool, "keep the picture's shape instead of stretching it"),
             "-dont_show": DONT_SHOW,
             "-i": GPU,
@@ -353,7 +358,7 @@ COMMANDS = (
 
 FLAGS_NOT_YET = frozenset([
     "-map", "-mAP_epochs", "-iou_thresh", "-points", "-gpus", "-mjpeg_port", "-show_imgs",
-    "-chart", "-benchmark", "-benchmark_layers", "-save_labels", "-prefix", "-out_filename",
+    "-chart", "-benchmark", "-benchmark_layers", "-prefix", "-out_filename",
     "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
     "-s", "-dontdraw_bbox", "-hier",
 ])  # fmt: skip

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from relume import detection, detector
 from relume.checkpoint.state import TrainState
 from relume.commands import detect
 from relume.drawing import Label, Picture, draw_labels
@@ -50,7 +51,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network finds FOUND in every picture."""
-    monkeypatch.setattr(detect, "detect_image", lambda *args, **keys: FOUND)
+    monkeypatch.setattr(detector, "detect_image", lambda *args, **keys: FOUND)
 
 
 def run(*words: object, stdin: str = "") -> Ended:
@@ -102,7 +103,7 @@ def test_predictions_jpg_shows_every_box_once_with_all_its_classes(
         texts.extend(label.text for label in labels)
         return draw_labels(picture, labels)
 
-    monkeypatch.setattr(detect, "draw_labels", noted)
+    monkeypatch.setattr(detection, "draw_labels", noted)
     run("a.png", "-dont_show")
 
     assert texts == ["cat 50%", "dog 88%, cat 38%"]  # the most confident is drawn last
@@ -132,7 +133,7 @@ def test_a_box_that_is_no_box_is_left_out(monkeypatch: pytest.MonkeyPatch) -> No
     boxes = FOUND.boxes_xywh_rel.copy()
     boxes[0, 2], boxes[1, 0] = np.inf, 3e38
     monkeypatch.setattr(
-        detect, "detect_image", lambda *args, **keys: replace(FOUND, boxes_xywh_rel=boxes)
+        detector, "detect_image", lambda *args, **keys: replace(FOUND, boxes_xywh_rel=boxes)
     )
     ended = run("a.png", "-out", "found.json")
 
@@ -152,11 +153,11 @@ def test_an_empty_list_finds_nothing() -> None:
 def test_letter_box_changes_what_the_network_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
 
-    def noted(*args: object, letter_box: bool) -> Detections:
-        seen.append(letter_box)
+    def noted(*args: object) -> Detections:
+        seen.append(bool(args[-1]))
         return FOUND
 
-    monkeypatch.setattr(detect, "detect_image", noted)
+    monkeypatch.setattr(detector, "detect_image", noted)
     run("a.png")
     run("a.png", "-letter_box")
     Path("net.cfg").write_text(Path("net.cfg").read_text().replace("[net]", "[net]\nletter_box=1"))

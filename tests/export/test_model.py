@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from relume.commands.detect import load_network
 from relume.data.image import read_picture
+from relume.detector import load_network
 from relume.export.form import NEWEST_OPSET, OLDEST_OPSET, Form, Suppression
 from relume.export.model import onnx_model
 from relume.formats.cfg import parse_cfg, read_cfg

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import storage
-from relume.commands.detect import load_network
 from relume.commands.new_file import new_file
+from relume.detector import load_network
 from relume.errors import DataFileError, UsageError
 from relume.export.form import NEWEST_OPSET, OLDEST_OPSET, Form, Suppression
 from relume.formats.cfg import read_cfg

@@ -1,0 +1,206 @@
+"""A trained detector: made of a cfg and weights, asked for what is in a picture.
+
+    detector = relume.load("yolov3-tiny.cfg", "yolov3-tiny.weights", "coco.names")
+    for found in detector.detect("dog.jpg"):
+        print(found.name, found.confidence, found.box_xyxy_px)
+
+What a package shows of this is in `relume` itself, which imports it when it is asked for.
+Not covered: how detections are told or drawn (detection.py).
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from relume.checkpoint import container
+from relume.data.image import decode_picture, read_picture
+from relume.detection import Detection, draw_detections, edges_px
+from relume.errors import Undecodable, WeightsError
+from relume.formats.cfg import read_cfg
+from relume.formats.data_files import read_names
+from relume.formats.sections import Cfg
+from relume.formats.weights import parse_weights
+from relume.model.detect import Detections, detect_image
+from relume.model.inference import run_fused
+from relume.model.network import Network, fold_batch_norm
+
+Pixels = npt.NDArray[np.uint8]
+Image = str | os.PathLike[str] | bytes | Pixels
+"""A path, the bytes of a picture file, or pixels."""
+
+THRESH, NMS = 0.25, 0.45
+HIDDEN = "dont_show"
+"""Classes whose names begin with this are not told, as in Darknet."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network that detects, and the names of what it finds."""
+
+    network: Network
+    """For detection: batch norm folded."""
+    names: tuple[str, ...]
+    """One for every class."""
+    letter_box: bool = False
+    """Keep the picture's shape instead of stretching it to the network's input."""
+
+    def detect(self, image: Image, thresh: float = THRESH, nms: float = NMS) -> list[Detection]:
+        """Return what is in a picture, from left to right; of one box the likeliest class first.
+
+        Args:
+            image: the path of a picture; the bytes of a picture file; or uint8 pixels, RGB
+                [H, W, 3] (OpenCV's BGR must be turned: `pixels[..., ::-1]`) or grey [H, W].
+            thresh: smallest confidence, for objectness and for objectness * class.
+            nms: overlap above which the less probable of two of a class is dropped.
+        Raises:
+            ImageError: the file cannot be read, or is no picture.
+            TypeError, ValueError: `image` is nothing of these, or a threshold is not 0 to 1.
+        """
+        for name, value in (("thresh", thresh), ("nms", nms)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; a number from 0 to 1 is needed")
+        pixels = read_pixels(image, self.network.cfg.net.channels)
+        height, width = pixels.shape[:2]
+        found = detect_image(self.network, pixels, thresh, nms, self.letter_box)
+        return named_detections(found, self.names, width, height)
+
+
+def load(
+    cfg: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    names: str | os.PathLike[str] | Sequence[str] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    letter_box: bool | None = None,
+) -> Detector:
+    """Return a detector.
+
+    Args:
+        cfg: path of the cfg.
+        weights: path of a Darknet weights file, or of a checkpoint of relume.
+        names: path of a .names file, or the names; a class without a name is its number.
+        device: "cpu", "cuda", ...
+        letter_box: keep the picture's shape; None: as the cfg says.
+    Raises:
+        CfgError, WeightsError, DataFileError: a file cannot be used.
+    """
+    read = read_cfg(os.fspath(cfg), "detect")
+    given = read_names(os.fspath(names)) if isinstance(names, str | os.PathLike) else names or ()
+    network = run_fused(load_network(read, os.fspath(weights)).to(device))
+    return Detector(
+        network,
+        names_of_all(given, read),
+        read.net.letter_box if letter_box is None else letter_box,
+    )
+
+
+def draw(image: Image, found: Sequence[Detection]) -> Pixels:
+    """Return RGB pixels with boxes and labels drawn; a small picture is enlarged for them.
+
+    Args:
+        image: as of Detector.detect.
+        found: what that returned.
+    """
+    return draw_detections(read_pixels(image, 3), found)
+
+
+def load_network(cfg: Cfg, path: str) -> Network:
+    """Return a network for detection with the weights of a file, batch norm folded.
+
+    Raises:
+        WeightsError: the file does not fill the whole network.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+    if container.holds_state(data, path):
+        container.verify(data, path)
+        data = data[: container.read_manifest(data)["darknet"]["bytes"]]
+    weights = parse_weights(data, cfg, path)
+    if weights.end != "whole" or weights.trailing:
+        raise WeightsError(
+            path,
+            f"fills {weights.layers_filled} of {len(cfg.layers)} layers"
+            if weights.end != "whole"
+            else f"{weights.trailing:,} bytes follow the last layer",
+            f"the weights of {cfg.path}",
+            "give the CFG that these weights were trained with, or a whole file",
+        )
+    network = Network(cfg, seed=None)
+    live = network.darknet_arrays()
+    with torch.no_grad():
+        for name, array in weights.arrays.items():
+            live[name].copy_(torch.from_numpy(np.array(array)))
+    return fold_batch_norm(network.eval())
+
+
+def names_of_all(names: Iterable[str], cfg: Cfg) -> tuple[str, ...]:
+    """Return a name for every class of a cfg: those given, then numbers."""
+    given = tuple(names)
+    return given + tuple(str(i) for i in range(len(given), cfg.heads[-1].classes))
+
+
+def read_pixels(image: Image, channels: int) -> Pixels:
+    """Return a picture as a network of so many channels takes it: [H, W, channels].
+
+    Raises:
+        ImageError, TypeError, ValueError: as Detector.detect.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_picture(os.fspath(image), channels).pixels
+    if isinstance(image, bytes):
+        decoded = decode_picture(image, channels)
+        if decoded is None:
+            found = f"cannot be decoded ({len(image)} bytes)"
+            raise Undecodable("image", found, "a picture such as JPEG, PNG or BMP is needed")
+        return decoded
+    if not isinstance(image, np.ndarray):
+        needed = "a path, the bytes of a picture file, or an array of uint8 is needed"
+        raise TypeError(f"image is a {type(image).__name__}; {needed}")
+    if image.dtype != np.uint8:
+        raise TypeError(f"image is an array of {image.dtype}; uint8 is needed, 0 to 255")
+    pixels = image[:, :, None] if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"image has the shape {image.shape}; [H, W, 3] or [H, W] is needed")
+    if channels == pixels.shape[2]:
+        return pixels
+    code = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
+    height, width = pixels.shape[:2]
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8).reshape(height, width, channels)
+
+
+def named_detections(
+    detections: Detections, names: tuple[str, ...], width_px: int, height_px: int
+) -> list[Detection]:
+    """Return what is to be told, from left to right; within a box the likeliest class first.
+
+    Args:
+        width_px, height_px: of the picture.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/image.c get_actual_detections, draw_detections_v3.
+    """
+    boxes = detections.boxes_xywh_rel
+    found = []
+    for row in np.argsort(boxes[:, 0] - boxes[:, 2] / 2, kind="stable"):
+        probabilities = detections.probabilities[row]
+        kinds = [k for k in np.flatnonzero(probabilities) if not names[k].startswith(HIDDEN)]
+        best = max(kinds, key=probabilities.__getitem__, default=None)
+        kinds.sort(key=lambda kind: kind != best)
+        x, y, w, h = (float(value) for value in boxes[row])
+        if not math.isfinite(x + y + w + h):
+            continue  # a net that has hardly been trained says such things
+        box = (x, y, w, h)
+        edges = edges_px(box, width_px, height_px)
+        for kind in kinds:
+            confidence = float(probabilities[kind])
+            found.append(Detection(int(kind), names[kind], confidence, box, edges))
+    return found
