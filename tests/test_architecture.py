@@ -53,7 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
         *("checking", "command_table", "export", "kernels", "detection", "detector"),
     },
-    "command_table": set(),
+    "command": set(),
+    "file_commands": {"command"},
+    "command_table": {"command", "file_commands"},
     "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run
     "__main__": {"cli"},
     # Beside the trainer: `make demo`, which works through the command line.

@@ -1,54 +1,14 @@
-"""Every command of the command line: its words, arguments and flags, and the function that does it.
+"""Every command of the command line.
 
 Not covered: how a command line is read (cli.py).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from relume.command import Command, Flag, Kind, Value, Values
+from relume.file_commands import FILE_COMMANDS
 
-Value = str | int | float | bool
-Values = Mapping[str, Value]
-"""The flags of a command line that were given, by name."""
-Kind = type[str] | type[int] | type[float] | type[bool]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag: its kind, and what -h says about it."""
-
-    kind: Kind
-    text: str
-    value: str = ""
-    """What stands for the value in -h."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: its words, arguments and flags, and the function that does it."""
-
-    words: str
-    arguments: tuple[str, ...]
-    """Names; one in brackets may be left out, one that ends in dots repeated."""
-    text: str
-    example: str
-    function: str
-    """module:function, imported only when the command runs."""
-    flags: Mapping[str, Flag] = field(default_factory=dict)
-    more: str = ""
-    """What -h says behind the flags."""
-    before: str = ""
-    """module:function called first in a process of its own, before libraries are loaded."""
-
-    @property
-    def needed(self) -> int:
-        """Arguments that must be given."""
-        return sum(not name.startswith("[") for name in self.arguments)
-
-    def takes(self, count: int) -> bool:
-        """Tell whether so many arguments fit."""
-        endless = any("..." in name for name in self.arguments)
-        return self.needed <= count and (endless or count <= len(self.arguments))
-
+__all__ = [
+    "COMMANDS", "COMMANDS_NOT_YET", "FLAGS_NOT_YET", "Command", "Flag", "Kind", "Value", "Values",
+]  # fmt: skip
 
 IMPORT_FLAGS = {
     "-images": Flag(str, "where the pictures are, if not where the form has them", "FOLDER"),
@@ -219,58 +179,6 @@ COMMANDS = (
         },
     ),
     Command(
-        "export",
-        ("CFG", "WEIGHTS", "OUT"),
-        "Write a trained net as an ONNX model: boxes and probabilities of every cell and anchor, "
-        "or as the flags say. Batch norm is folded.",
-        "relume export yolov3-tiny.cfg backup/yolov3-tiny_final.weights yolov3-tiny.onnx -nms .45",
-        "relume.commands.export:export",
-        {
-            "-raw": Flag(bool, "give what the heads see, before any activation"),
-            "-nms": Flag(
-                float,
-                "give detections: class by class, what overlaps a more probable one by more than F "
-                "is dropped; Darknet's is .45",
-                "F",
-            ),
-            "-thresh": Flag(float, "with -nms: smallest confidence (default .25)", "F"),
-            "-max_boxes": Flag(int, "with -nms: of a class in a picture (default: all)", "N"),
-            "-batch": Flag(int, "pictures at once (default 1); 0: any number", "N"),
-            "-width": Flag(int, "of the input (default as in CFG)", "W"),
-            "-height": Flag(int, "of the input (default as in CFG)", "H"),
-            "-names": Flag(str, "names of the classes, kept in the model", "NAMES"),
-            "-opset": Flag(int, "of ONNX, for older runtimes: from 18 (default: newest)", "N"),
-            "-force": Flag(bool, "replace OUT if it is there"),
-        },
-        more="The input is RGB, 0 to 1, [pictures, channels, height, width], stretched to that "
-        "size (letter-boxed if CFG says letter_box=1). Boxes are centre x, centre y, width, "
-        "height, relative to it; probabilities are objectness * class. Needs the package onnx: "
-        "pip install 'relume[export]'.",
-    ),
-    Command(
-        "partial",
-        ("CFG", "WEIGHTS", "OUT", "N"),
-        "Write the first N layers of WEIGHTS to OUT: a start for training another net.",
-        "relume partial yolov3-tiny.cfg yolov3-tiny.weights yolov3-tiny.conv.15 15",
-        "relume.commands.files:partial",
-    ),
-    Command(
-        "compare",
-        ("A", "B", "[CFG]"),
-        "Compare two weights files or checkpoints and name the first tensor that differs; "
-        "between plain files that takes the CFG. Of two files of -tensor_digests, name the first "
-        "iteration too. Exit status 0: same; 1: different; 2: trouble.",
-        "relume compare backup/yolov3_last.weights other/yolov3_last.weights",
-        "relume.commands.files:compare",
-    ),
-    Command(
-        "inspect",
-        ("FILE", "[CFG]"),
-        "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
-        "relume inspect backup/yolov3_last.weights",
-        "relume.commands.files:inspect",
-    ),
-    Command(
         "prove",
         ("DATA", "CFG", "[WEIGHTS]"),
         "Train the first iterations of a run twice, once left alone and once killed at random "
@@ -331,29 +239,7 @@ COMMANDS = (
         more="What is known of pictures is kept in the cache folder of the run (cache= in DATA), "
         "by the digest of their bytes; training looks there for pictures that cannot be decoded.",
     ),
-    Command(
-        "verify",
-        ("FILE|FOLDER", "[...]"),
-        "Check every byte of checkpoints; of a folder, say which one a start would take. Exit "
-        "status 0: all intact; 1: some damaged, but a good one is there; 2: nothing usable.",
-        "relume verify backup",
-        "relume.commands.verify:verify",
-        {"-json": Flag(bool, "print the findings as JSON")},
-    ),
-    Command(
-        "reset",
-        ("DATA", "CFG"),
-        "Move the files of a run aside, so that the next start is a new run.",
-        "relume reset data/obj.data yolov3.cfg",
-        "relume.commands.files:reset",
-    ),
-    Command(
-        "rewind",
-        ("FILE",),
-        "Go back to a checkpoint: move the newer ones of its run aside.",
-        "relume rewind backup/yolov3_1000.weights",
-        "relume.commands.files:rewind",
-    ),
+    *FILE_COMMANDS,
 )
 
 FLAGS_NOT_YET = frozenset([
@@ -364,7 +250,7 @@ FLAGS_NOT_YET = frozenset([
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""
 COMMANDS_NOT_YET = frozenset([
-    "valid", "recall", "map", "draw", "demo", "detect", "average", "statistics",
+    "valid", "recall", "map", "draw", "demo", "detect",
     "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
     "classifier",
 ])  # fmt: skip

@@ -1,0 +1,44 @@
+"""Weights from a file that may be a checkpoint or a plain Darknet file. Reading only."""
+
+from pathlib import Path
+
+from relume.checkpoint import container
+from relume.errors import WeightsError
+from relume.formats.sections import Cfg
+from relume.formats.weights import DarknetWeights, parse_weights
+
+
+def read_weights_file(path: str | Path) -> bytes:
+    """Return all bytes of a file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+
+
+def read_whole_weights(cfg: Cfg, path: str) -> DarknetWeights:
+    """Return the weights of a file that fills the whole network and is intact.
+
+    Raises:
+        WeightsError: the file cannot be read, or does not fill this network, and this only.
+        Damaged: it is a checkpoint, and not as it was written.
+    """
+    data = read_weights_file(path)
+    if container.holds_state(data, path):
+        container.verify(data, path)
+        data = data[: container.read_manifest(data)["darknet"]["bytes"]]
+    weights = parse_weights(data, cfg, path)
+    if weights.end != "whole" or weights.trailing:
+        raise WeightsError(
+            path,
+            f"fills {weights.layers_filled} of {len(cfg.layers)} layers"
+            if weights.end != "whole"
+            else f"{weights.trailing:,} bytes follow the last layer",
+            f"the weights of {cfg.path}",
+            "give the CFG that these weights were trained with, or a whole file",
+        )
+    return weights
