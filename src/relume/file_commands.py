@@ -44,8 +44,8 @@ FILE_COMMANDS = (
     Command(
         "strip",
         ("WEIGHTS", "OUT"),
-        "Write the plain weights of a checkpoint, without its training state, as Darknet "
-        "write, a sixth to a half of the bytes.",
+        "Write the plain weights of a checkpoint, without its training state: what Darknet would "
+        "write.",
         "relume strip backup/yolov3_1000.weights yolov3_1000.weights",
         "relume.commands.weights_files:strip",
         {"-force": FORCE},

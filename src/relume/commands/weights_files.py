@@ -8,6 +8,7 @@ from relume.checkpoint import container, storage
 from relume.checkpoint.weights_file import read_weights_file, read_whole_weights
 from relume.command_table import Values
 from relume.commands.new_file import new_file
+from relume.errors import Damaged
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import Floats, format_weights, parse_header
 from relume.screen import Screen
@@ -29,7 +30,11 @@ def strip(arguments: list[str], flags: Values, screen: Screen) -> int:
     data = read_weights_file(weights)
     header = parse_header(data, weights)
     if container.holds_state(data, weights):
-        plain = container.plain_from(io.BytesIO(data), weights)
+        try:
+            plain = container.plain_from(io.BytesIO(data), weights)
+        except Damaged:
+            container.verify(data, weights)  # says more exactly where
+            raise
         left = f"left out: {len(data) - len(plain):,} bytes of training state"
     else:
         plain, left = data, f"{weights} holds no training state: the same bytes"
