@@ -12,21 +12,19 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from relume.checkpoint import container
+from relume.checkpoint.weights_file import read_whole_weights
 from relume.data.image import decode_picture, read_picture
 from relume.detection import Detection, draw_detections, edges_px
-from relume.errors import Undecodable, WeightsError
+from relume.errors import Undecodable
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_names
 from relume.formats.sections import Cfg
-from relume.formats.weights import parse_weights
 from relume.model.detect import Detections, detect_image
 from relume.model.inference import run_fused
 from relume.model.network import Network, fold_batch_norm
@@ -115,25 +113,9 @@ def load_network(cfg: Cfg, path: str) -> Network:
     """Return a network for detection with the weights of a file, batch norm folded.
 
     Raises:
-        WeightsError: the file does not fill the whole network.
+        WeightsError, Damaged: as read_whole_weights.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
-    if container.holds_state(data, path):
-        container.verify(data, path)
-        data = data[: container.read_manifest(data)["darknet"]["bytes"]]
-    weights = parse_weights(data, cfg, path)
-    if weights.end != "whole" or weights.trailing:
-        raise WeightsError(
-            path,
-            f"fills {weights.layers_filled} of {len(cfg.layers)} layers"
-            if weights.end != "whole"
-            else f"{weights.trailing:,} bytes follow the last layer",
-            f"the weights of {cfg.path}",
-            "give the CFG that these weights were trained with, or a whole file",
-        )
+    weights = read_whole_weights(cfg, path)
     network = Network(cfg, seed=None)
     live = network.darknet_arrays()
     with torch.no_grad():

@@ -14,6 +14,7 @@ from relume.checkpoint.tensor_digests import (
     is_digest_file,
     read_digest_file,
 )
+from relume.checkpoint.weights_file import read_weights_file
 from relume.command_table import Values
 from relume.errors import CheckpointError, Damaged, RelumeError, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg, read_cfg
@@ -40,7 +41,7 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
     cfg = read_cfg(cfg_path, "detect")
     if not 1 <= layers <= len(cfg.layers):
         raise UsageError("N", number, f"1 to {len(cfg.layers)}, the layers of {cfg_path}")
-    whole = _read(weights)
+    whole = read_weights_file(weights)
     if container.holds_state(whole, weights):
         container.verify(whole, weights)
     data = partial_weights(whole, cfg, layers, weights)
@@ -58,7 +59,7 @@ def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
     hold_digests = [_holds_digests(path) for path in paths]
     if any(hold_digests):
         return _compare_digests(Path(paths[0]), Path(paths[1]), screen)
-    one, other = (_read(path) for path in paths)
+    one, other = (read_weights_file(path) for path in paths)
     if one == other:
         screen.line(f"same: {len(one):,} bytes")
         return SAME
@@ -71,7 +72,7 @@ def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
 def inspect(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Say what a weights file holds and whether it is intact."""
     path = arguments[0]
-    data = _read(path)
+    data = read_weights_file(path)
     header = parse_header(data, path)
     screen.line(f"{path}: {len(data):,} bytes")
     screen.line(
@@ -119,7 +120,7 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
             "a checkpoint in the backup folder of its run",
             f"mv {shlex.quote(str(path))} {shlex.quote(str(folder.parent.parent))}, then rewind",
         )
-    data = _read(path)
+    data = read_weights_file(path)
     if not container.holds_state(data, path):
         raise WeightsError(path, "holds no training state", "a checkpoint of relume")
     state = container.unpack(data, path)
@@ -289,10 +290,3 @@ def _inspect_plain(data: bytes, path: str, cfg: Cfg, screen: Screen) -> None:
         f"the layers of {cfg.path}",
         "damaged, or weights of another net",
     )
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
