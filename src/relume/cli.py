@@ -95,6 +95,9 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
             f"needed: {' '.join(command.arguments)}",
             _see(command),
         )
+    for name, flag in command.flags.items():
+        if flag.needed and name not in given:
+            raise UsageError(name, "is missing", f"{name} {flag.value}", _see(command))
     if command.before and in_own_process:
         _function(command.before)(arguments, given, screen)
     status: int = _function(command.function)(arguments, given, screen)

@@ -17,6 +17,8 @@ class Flag:
     text: str
     value: str = ""
     """What stands for the value in -h."""
+    needed: bool = False
+    """Whether the command does nothing without it."""
 
 
 @dataclass(frozen=True)

@@ -209,12 +209,14 @@ COMMANDS = (
         "relume replay data/obj.data yolov3-tiny.cfg -iteration 1200",
         "relume.commands.replay:replay",
         {
-            "-iteration": Flag(int, "which one, from 1", "N"),
+            "-iteration": Flag(int, "which one, from 1", "N", needed=True),
+            "-page": Flag(int, "144 pictures go on a sheet; which of them (default 1)", "P"),
             "-out": Flag(str, "where the PNG goes (default replay_NAME_N.png)", "FILE"),
             "-seed": SEED,
             "-workers": WORKERS,
             "-dont_show": DONT_SHOW,
         },
+        before="relume.spec:check_settings",
     ),
     Command(
         "check",

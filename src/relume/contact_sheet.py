@@ -4,8 +4,12 @@ Not covered: letters beyond ASCII, which OpenCV's font does not have.
 """
 
 import math
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -58,6 +62,31 @@ def contact_sheet(tiles: Sequence[Tile], title: str) -> Picture:
         _write(sheet, _beginning(first, tile_width), left, top + tile_height + 14, 0.42, INK)
         _write(sheet, _end(second, tile_width), left, top + tile_height + 31, 0.42, FAINT)
     return sheet
+
+
+def format_sheet(sheet: Picture) -> bytes:
+    """Return a sheet as a PNG that says in its first chunk what it is."""
+    _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    data: bytes = png.tobytes()
+    return data[:_HEADER_BYTES] + _MARK + data[_HEADER_BYTES:]
+
+
+def is_sheet(path: Path) -> bool:
+    """Tell whether a file is a sheet that `format_sheet` made."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(_HEADER_BYTES + len(_MARK)).endswith(_MARK)
+    return False
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+
+_HEADER_BYTES = 33
+"""Of a PNG, before its first chunk that may be any."""
+_MARK = _chunk(b"tEXt", b"Software\0relume, a contact sheet")
 
 
 def _write(

@@ -5,7 +5,7 @@ the first iteration. A test proves that nothing in Operation changes a bit.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +133,8 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
     classes = network.heads[-1].classes
     check_classes(data_file, network)
     names = names_of(data_file, network)
-    operation = operation_of(data_file, network, flags)
+    operation, sampling = operation_of(data_file, network, flags), sampling_of(data_file)
+    seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
     images = read_images(data_file, operation.cache, operation.cache_gb, warn)
     is_long = images.identity is not None
     labels = LabelFiles(images, classes) if is_long else read_all_labels(images, classes, warn)
@@ -148,9 +149,17 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
             f"{cfg}:{network.net.line}: {' and '.join(network.net.ignored)} without effect, as in "
             "Darknet: cutmix is for classifiers, and it or mosaic takes the place of mixup"
         )
-    seed = flags.seed if flags.seed is not None else data_file.integer("seed", 0)
-    recipe = Recipe(network, names, images, labels, seed, sampling_of(data_file))
+    recipe = Recipe(network, names, images, labels, seed, sampling)
     return RunSpec(recipe, operation)
+
+
+def check_settings(arguments: Sequence[str], flags: object, screen: object) -> None:
+    """Raise what is wrong with DATA and CFG alone, before libraries load that take seconds."""
+    cfg = read_cfg(arguments[1], "train")
+    data_file = read_data_file(arguments[0])
+    check_classes(data_file, cfg)
+    operation_of(data_file, cfg, Flags())
+    sampling_of(data_file)
 
 
 def sampling_of(data_file: DataFile) -> str:

@@ -1,7 +1,10 @@
 """`relume replay` shows what the loop trains on, and says where it cannot know."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -118,6 +121,63 @@ def test_a_picture_of_the_iteration_that_cannot_be_read_is_an_error(run: Path) -
     assert not (run / "replay_net_3.png").exists()
 
 
+def test_what_is_wrong_with_the_command_or_the_settings_is_told_before_the_list_is_read(
+    run: Path,
+) -> None:
+    Path("train.txt").unlink()
+    text = Path("obj.data").read_text()
+    assert replay(99).error.startswith("-iteration: 99; one of the run's iterations")
+    assert replay(1, "-out", "net.cfg").error.startswith("-out: net.cfg")
+    for line in ("bad = maybe", "sampling = none", "seed = x"):
+        Path("obj.data").write_text(f"{line}\n{text}")
+        assert replay(1).error.startswith(f"obj.data:1: {line.replace(' ', '')}") or (
+            replay(1).error.startswith(f"obj.data:1: {line}")
+        )
+
+
+def test_a_wrong_setting_is_told_before_pytorch_is_loaded(run: Path) -> None:
+    Path("obj.data").write_text(f"bad = maybe\n{Path('obj.data').read_text()}")
+    code = """if True:
+        import sys
+        from relume import cli
+        words = ["replay", "obj.data", "net.cfg", "-iteration", "1"]
+        try:
+            cli.run(words, cli.Screen(), in_own_process=True)
+        finally:
+            assert "torch" not in sys.modules
+        """
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert "DataFileError: obj.data:1: bad=maybe" in ended.stderr
+    assert "AssertionError" not in ended.stderr
+
+
+def test_many_pictures_are_shown_page_by_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Tile] = []
+
+    def watched(tiles: list[Tile], title: str) -> Picture:
+        shown.extend(tiles)
+        return contact_sheet(tiles, title)
+
+    monkeypatch.setattr(replay_command, "contact_sheet", watched)
+    replay(7)
+    whole = [tile.picture for tile in shown]
+    shown.clear()
+    monkeypatch.setattr(replay_command, "MOST_TILES", 3)
+
+    first, second = replay(7), replay(7, "-page", 2)
+
+    assert (first.status, second.status) == (0, 0)
+    assert [tile.caption[0].partition(":")[0] for tile in shown] == ["1", "2", "3", "4"]
+    assert np.array_equal([tile.picture for tile in shown], whole)
+    assert first.out.splitlines()[1] == (
+        "the sheet shows pictures 1 to 3: page 1 of 2; -page P shows others"
+    )
+    assert "sheet: replay_net_7_page2.png\n" in second.out
+    assert cv2.imread("replay_net_7_page2.png") is not None
+
+
 def test_what_has_changed_since_the_run_is_said(run: Path) -> None:
     train_until(run, 4)
     assert replay(2).err == ""
@@ -142,8 +202,17 @@ def test_what_has_changed_since_the_run_is_said(run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ((), "-iteration: is missing; one of the run's iterations, 1 to 40"),
+        ((), "-iteration: is missing; -iteration N; see relume replay -h"),
         (("-iteration", 1, "-out", "net.cfg"), "-out: net.cfg; a name that ends in .png"),
+        (
+            ("-iteration", 1, "-out", "p.png"),
+            "-out: p.png is there, and no sheet of replay;",
+        ),
+        (
+            ("-iteration", 1, "-out", "l.png"),
+            "-out: l.png is there, and no sheet of replay;",
+        ),
+        (("-iteration", 1, "-page", 2), "-page: 2; a page of 144 pictures, 1 to 1"),
         (("-iteration", 0), "-iteration: 0; one of the run's iterations, 1 to 40"),
         (("-iteration", 41), "-iteration: 41; one of the run's iterations, 1 to 40"),
         (("-iteration", 3, "-out", "no/such/folder.png"), "no/such/folder.png: cannot be written"),
@@ -152,6 +221,8 @@ def test_what_has_changed_since_the_run_is_said(run: Path) -> None:
 def test_a_wrong_word_is_an_error_of_one_line(
     run: Path, words: tuple[object, ...], found: str
 ) -> None:
+    Path("p.png").write_bytes(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes())
+    Path("l.png").symlink_to("p.png")
     ended = relume("replay", "obj.data", "net.cfg", *words)
 
     assert ended.status == 2

@@ -1,10 +1,11 @@
 """`relume replay`: the pictures of one iteration, exactly as it was or will be trained on."""
 
+import math
+import os
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from relume.checkpoint import storage
@@ -12,45 +13,56 @@ from relume.checkpoint.course import CHANGE, Meaning, differences
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.state import RecipeRecord, TrainState
 from relume.command_table import Values
-from relume.contact_sheet import Tile, contact_sheet
-from relume.data.batch import MiniBatch
+from relume.contact_sheet import Tile, contact_sheet, format_sheet, is_sheet
+from relume.data.batch import MiniBatch, mini_batches
 from relume.data.patience import Patience
 from relume.drawing import Label
 from relume.errors import UsageError
+from relume.formats.cfg import read_cfg
 from relume.schedule import input_size, learning_rate
 from relume.screen import Screen
-from relume.spec import Flags, RunSpec, read_spec
-from relume.train.batches import batches_of
+from relume.spec import Flags, RunSpec, read_spec, run_name
+from relume.train.batches import source_of
 from relume.train.capture import PICTURES
 from relume.train.start import in_todays_form
 
 MOST_TOLD = 3
+MOST_TILES = 144
+"""On one sheet: 12 by 12 can still be seen, and loaded in seconds."""
+READ_AHEAD = 16
+"""Pictures under way while one is waited for."""
 
 
 def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Write a contact sheet of iteration N's pictures; nothing else is trained or loaded."""
     data, cfg = arguments
+    net = read_cfg(cfg, "train").net
+    iteration = _within(flags, "-iteration", "one of the run's iterations", net.max_batches)
+    pages = math.ceil(net.batch / MOST_TILES)
+    page = _within(flags, "-page", f"a page of {MOST_TILES} pictures", pages)
+    more = f"_page{page}" * (page > 1)
+    out = _out(flags, f"replay_{run_name(cfg)}_{iteration}{more}.png")
     spec = read_spec(data, cfg, _flags(flags), screen.warn)
-    iteration = _iteration(flags, spec)
-    net = spec.recipe.cfg.net
-    out = _out(flags, f"replay_{spec.operation.name}_{iteration}.png")
     run = _Run.of(spec)
-    first = (iteration - 1) * net.batch
-    batches = batches_of(spec, first, Patience(), end_position=first + net.batch)
-    with closing(batches):
-        loaded = list(batches)
+    shown = range(net.batch)[(page - 1) * MOST_TILES : page * MOST_TILES]
+    loaded = _loaded(spec, iteration, shown)
     width, height = input_size(spec.recipe.cfg, spec.recipe.seed, iteration)
     rate = learning_rate(net, iteration)
     what = f"{width}x{height}, rate {rate:g}, seed {spec.recipe.seed}"
     title = f"{spec.operation.name}, iteration {iteration} of {net.max_batches}: {what}"
-    sheet = contact_sheet(_tiles(spec, loaded), title)
-    _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    storage.write_durably(out, png.tobytes())
+    title += f", page {page} of {pages}" * (pages > 1)
+    sheet = contact_sheet(_tiles(spec, loaded, shown.start), title)
+    storage.write_durably(out, format_sheet(sheet))
     for text in run.doubts(spec, iteration, loaded):
         screen.warn(text)
     screen.line(
         f"iteration {iteration}, {run.tense(iteration)}: {net.batch} pictures, {what}; sheet: {out}"
     )
+    if pages > 1:
+        screen.line(
+            f"the sheet shows pictures {shown.start + 1} to {shown.stop}: page {page} of {pages}; "
+            "-page P shows others"
+        )
     return 0
 
 
@@ -61,15 +73,31 @@ def _flags(flags: Values) -> Flags:
     )
 
 
-def _iteration(flags: Values, spec: RunSpec) -> int:
-    last = spec.recipe.cfg.net.max_batches
-    needed = f"one of the run's iterations, 1 to {last}"
-    if "-iteration" not in flags:
-        raise UsageError("-iteration", "is missing", needed)
-    iteration = int(flags["-iteration"])
-    if not 1 <= iteration <= last:
-        raise UsageError("-iteration", str(iteration), needed)
-    return iteration
+def _within(flags: Values, name: str, what: str, last: int) -> int:
+    """Return a number of 1 to `last`; 1 if it is not given."""
+    number = int(flags.get(name, 1))
+    if not 1 <= number <= last:
+        raise UsageError(name, str(number), f"{what}, 1 to {last}")
+    return number
+
+
+def _loaded(spec: RunSpec, iteration: int, shown: range) -> list[MiniBatch]:
+    """Return some of an iteration's pictures, each in a mini-batch of its own."""
+    recipe, operation = spec.recipe, spec.operation
+    net, size = recipe.cfg.net, input_size(recipe.cfg, recipe.seed, iteration)
+    first = (iteration - 1) * net.batch
+    batches = mini_batches(
+        # How many stand in a mini-batch changes none of them.
+        replace(source_of(spec), net=replace(net, subdivisions=net.batch)),
+        first + shown.start,
+        lambda position: size,
+        workers=operation.workers,
+        read_ahead=READ_AHEAD,
+        end_position=first + shown.stop,
+        patience=Patience(),
+    )
+    with closing(batches):
+        return list(batches)
 
 
 def _out(flags: Values, usual: str) -> Path:
@@ -77,10 +105,12 @@ def _out(flags: Values, usual: str) -> Path:
     out = Path(str(flags.get("-out", usual)))
     if out.suffix.lower() != ".png":
         raise UsageError("-out", str(out), "a name that ends in .png")
+    if os.path.lexists(out) and not is_sheet(out):
+        raise UsageError("-out", f"{out} is there, and no sheet of replay", "another name")
     return out
 
 
-def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:
+def _tiles(spec: RunSpec, loaded: list[MiniBatch], before: int) -> list[Tile]:
     names, images = spec.recipe.names, spec.recipe.images
     tiles: list[Tile] = []
     for mini_batch in loaded:
@@ -95,7 +125,7 @@ def _tiles(spec: RunSpec, loaded: list[MiniBatch]) -> list[Tile]:
                 if kind >= 0
             ]
             used = mini_batch.indices[mini_batch.pictures_of(row)]
-            count = f"{len(tiles) + 1}: {len(labels)} box{'es' * (len(labels) != 1)}"
+            count = f"{before + len(tiles) + 1}: {len(labels)} box{'es' * (len(labels) != 1)}"
             lines = "+".join(str(images.lines[index]) for index in used)
             place = f"{Path(images.path).name}:{lines}"
             # The names of several pictures have no room; their lines in the list mostly have.
