@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
         *("checking", "command_table", "export", "kernels", "detection", "detector"),
+        "evaluate",
     },
     "command": set(),
     "file_commands": {"command"},

@@ -26,6 +26,14 @@ PORTABLE = Flag(bool, "begin a run that goes on exactly on any x86-64-v3 process
 DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
 GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
 NOGPU = Flag(bool, "use the CPU even where there is a GPU")
+JSON = Flag(bool, "print the result as JSON")
+EVALUATION_FLAGS = {
+    "-letter_box": Flag(bool, "keep the pictures' shape instead of stretching them"),
+    "-workers": WORKERS,
+    "-dont_show": DONT_SHOW,
+    "-i": GPU,
+    "-nogpu": NOGPU,
+}
 
 COMMANDS = (
     Command(
@@ -86,6 +94,49 @@ COMMANDS = (
             "-i": GPU,
             "-nogpu": NOGPU,
         },
+    ),
+    Command(
+        "detector map",
+        ("DATA", "CFG", "WEIGHTS"),
+        "Measure how well the objects in the pictures of DATA's list 'valid' are found: average "
+        "precision of every class, true and false positives, precision, recall, F1, IoU. Exit "
+        "status 2 if a picture cannot be read; the others are measured.",
+        "relume detector map data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
+        "relume.commands.measure:measure_map",
+        {
+            "-thresh": Flag(float, "confidence above which TP and FP are counted (.25)", "F"),
+            "-iou_thresh": Flag(float, "overlap above which an object is found (.5)", "F"),
+            "-points": Flag(
+                int, "0: area under the curve (default); 11: as VOC 2007; 101: as COCO", "N"
+            ),
+            "-coco": Flag(bool, "COCO's twelve figures instead (pip install 'relume[coco]')"),
+            "-json": JSON,
+            **EVALUATION_FLAGS,
+        },
+        more="'difficult' in DATA names a list of as many pictures, whose labels are objects that "
+        "may be found or not.",
+    ),
+    Command(
+        "detector valid",
+        ("DATA", "CFG", "WEIGHTS"),
+        "Detect in the pictures of DATA's list 'valid' and write what is found for other programs "
+        "into the folder 'results' of DATA: comp4_det_test_CLASS.txt as PASCAL VOC has it, or "
+        "with eval = coco in DATA coco_results.json.",
+        "relume detector valid data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
+        "relume.commands.valid:valid",
+        {
+            "-out": Flag(str, "in place of comp4_det_test_ or coco_results", "NAME"),
+            **EVALUATION_FLAGS,
+        },
+    ),
+    Command(
+        "detector recall",
+        ("DATA", "CFG", "WEIGHTS"),
+        "Count how many objects in the pictures of DATA's list 'valid' some box covers, whatever "
+        "its class: a line after every picture, of all so far.",
+        "relume detector recall data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
+        "relume.commands.measure:recall",
+        {"-json": JSON, **EVALUATION_FLAGS},
     ),
     Command(
         "detector calc_anchors",
@@ -245,14 +296,14 @@ COMMANDS = (
 )
 
 FLAGS_NOT_YET = frozenset([
-    "-map", "-mAP_epochs", "-iou_thresh", "-points", "-gpus", "-mjpeg_port", "-show_imgs",
+    "-map", "-mAP_epochs", "-gpus", "-mjpeg_port", "-show_imgs",
     "-chart", "-benchmark", "-benchmark_layers", "-prefix", "-out_filename",
     "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
     "-s", "-dontdraw_bbox", "-hier",
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""
 COMMANDS_NOT_YET = frozenset([
-    "valid", "recall", "map", "draw", "demo", "detect",
+    "draw", "demo", "detect",
     "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
     "classifier",
 ])  # fmt: skip

@@ -8,15 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relume.errors import CfgError
 from relume.formats.cfg import parse_cfg
 from relume.formats.sections import Yolo
 from relume.model.detect import (
+    AT_ONCE,
     Detections,
     NmsKind,
     correct_boxes,
     decode,
     detect_image,
     letterbox_size,
+    nms_obj,
     nms_sort,
     prepare_image,
 )
@@ -76,6 +79,43 @@ def test_suppression_is_that_of_darknets_loops(
     kept = nms_sort(found, thresh, kind[0], beta_nms=0.9)
     assert np.array_equal(kept.probabilities, suppressed_by_loops(found, thresh, kind[1]))
     assert np.array_equal(kept.boxes_xywh_rel, found.boxes_xywh_rel)
+
+
+@pytest.mark.parametrize("kind", [("default", None), ("greedynms", 0.6)])
+def test_suppression_among_many_boxes_is_that_among_few(kind: tuple[NmsKind, float | None]) -> None:
+    # More boxes than AT_ONCE, whose overlaps are computed only as they are needed.
+    found = random_detections(8, AT_ONCE + 30, classes=2)
+    kept = nms_sort(found, 0.6, kind[0]).probabilities
+    assert np.array_equal(kept, suppressed_by_loops(found, 0.6, kind[1]))
+    assert 0 < np.count_nonzero(kept) < np.count_nonzero(found.probabilities)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(0, 25))
+def test_suppression_by_objectness_is_that_of_darknets_loops(seed: int, count: int) -> None:
+    generator = np.random.Generator(np.random.Philox(seed))
+    objectness = generator.integers(1, 9, count).astype(F) / F(16)
+    found = replace(random_detections(seed, count), objectness=objectness)
+    dropped: set[int] = set()
+    order = sorted(range(count), key=lambda row: -objectness[row])
+    for place, row in enumerate(order):
+        if row not in dropped:
+            boxes = found.boxes_xywh_rel
+            dropped |= {j for j in order[place + 1 :] if box_iou(boxes[row], boxes[j]) > F(0.4)}
+
+    kept = nms_obj(found, 0.4)
+
+    rows = [row for row in range(count) if row not in dropped]
+    assert np.array_equal(kept.boxes_xywh_rel, found.boxes_xywh_rel[rows])
+    assert np.array_equal(kept.objectness, objectness[rows])
+    assert np.array_equal(kept.probabilities, found.probabilities[rows])
+
+
+@pytest.mark.parametrize("kind", ["cornersnms", "greedy"])
+def test_a_kind_of_suppression_that_does_not_exist_is_refused(kind: str) -> None:
+    text = small_cfg().replace("[yolo]\n", f"[yolo]\nnms_kind={kind}\n")
+    with pytest.raises(CfgError, match="nms_kind"):
+        parse_cfg(text, "net.cfg", purpose="detect")
 
 
 def test_suppression_changes_nothing_in_place_and_twice_is_once() -> None:

@@ -84,6 +84,12 @@ class Evaluation:
         return sum(one.average_precision for one in self.classes) / len(self.classes)
 
     @property
+    def mean_over_present(self) -> float:
+        """The same over the classes that have truths; 0 if none has."""
+        present = [one.average_precision for one in self.classes if one.counts.truths]
+        return _ratio(sum(present), len(present))
+
+    @property
     def counts(self) -> Counts:
         """Of all classes together."""
         of_classes = [one.counts for one in self.classes]

@@ -68,7 +68,7 @@ def detect_pictures(
     settings: Settings,
     *,
     workers: int,
-    stop: Callable[[], bool],
+    stop: Callable[[], bool] = lambda: False,
     patience: Patience = IMPATIENT,
 ) -> Generator[list[Detected | ImageError]]:
     """Yield what is found, batch by batch in order; it ends early when `stop` says so.

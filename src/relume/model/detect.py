@@ -23,6 +23,8 @@ from relume.model.network import Network
 from relume.model.overlap import overlap_of
 
 Floats = npt.NDArray[np.float32]
+Booleans = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.intp]
 Picture = npt.NDArray[np.uint8]
 NmsKind = Literal["default", "greedynms", "diounms"]
 
@@ -117,22 +119,40 @@ def nms_sort(
     suppressed_by = _suppressed_by(detections.boxes_xywh_rel[claimed], thresh, exponent)
     for column, of_class in enumerate(probabilities[claimed].T):
         candidates = np.flatnonzero(of_class)
-        if len(candidates) < 2:
-            continue
-        dropped = np.zeros(len(claimed), bool)
-        flags = memoryview(dropped.data)
-        for best in candidates[np.argsort(-of_class[candidates], kind="stable")].tolist():
-            if not flags[best]:
-                # Those before it that are left do not overlap it, or they had dropped it.
-                dropped |= suppressed_by(best)
-                flags[best] = False
-        probabilities[claimed[dropped], column] = 0
+        if len(candidates) > 1:
+            order = candidates[np.argsort(-of_class[candidates], kind="stable")]
+            probabilities[claimed[_dropped(order, len(claimed), suppressed_by)], column] = 0
     return replace(detections, probabilities=probabilities)
+
+
+def nms_obj(detections: Detections, thresh: float) -> Detections:
+    """Return the boxes that overlap none of greater objectness by more than `thresh`.
+
+    They stay in their order; of equal objectness the first in order counts as greater.
+
+    Source: AlexeyAB src/box.c do_nms_obj.
+    """
+    boxes, objectness = detections.boxes_xywh_rel, detections.objectness
+    order = np.argsort(-objectness, kind="stable")
+    kept = ~_dropped(order, len(boxes), _suppressed_by(boxes, thresh, None))
+    return Detections(boxes[kept], objectness[kept], detections.probabilities[kept])
+
+
+def _dropped(order: Integers, count: int, suppressed_by: Callable[[int], Booleans]) -> Booleans:
+    """Return [count]: which boxes are dropped by one that comes before them in order."""
+    dropped = np.zeros(count, bool)
+    flags = memoryview(dropped.data)
+    for best in order.tolist():
+        if not flags[best]:
+            # Those before it that are left do not overlap it, or they had dropped it.
+            dropped |= suppressed_by(best)
+            flags[best] = False
+    return dropped
 
 
 def _suppressed_by(
     boxes_xywh: Floats, thresh: float, exponent: float | None
-) -> Callable[[int], npt.NDArray[np.bool_]]:
+) -> Callable[[int], Booleans]:
     """Return what tells of a box which of all, [N], overlap it too much, itself among them.
 
     Of few boxes all is computed at once, of many what is asked for: most are dropped unasked.
