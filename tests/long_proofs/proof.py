@@ -28,6 +28,7 @@ LONG_TESTS = (
     *(f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")),
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
+    "tests/export/test_full_size.py",
 )
 """All files that hold a test marked `long`."""
 PROMISED = {
