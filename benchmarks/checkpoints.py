@@ -37,8 +37,9 @@ from relume.checkpoint.folder import newest_good
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import RECORD, TrainState
+from relume.data.loaders import available_processors
 from relume.spec import Flags, RunSpec, read_spec
-from relume.train.environment import available_threads, declare, set_up
+from relume.train.environment import declare, set_up
 from relume.train.journal import lines
 from relume.train.loop import Stop, begin, iterations
 from relume.train.start import StartFlags, starting_state
@@ -99,7 +100,7 @@ def cost(net: str, batch: int, subdivisions: int, savelast: int | None, rounds: 
         ]
         print_cost(f"{net} {SIDE} batch {batch}/{subdivisions}", savelast, ratios, seconds)
         per_save_s = writer_s[0] / max(written[0], 1)
-        share = writer_s[0] / sum(seconds[True]) / available_threads()
+        share = writer_s[0] / sum(seconds[True]) / available_processors()
         work = statistics.mean(processor[True]) / statistics.mean(processor[False])
         print(
             f"    {written[0]} saves, each {per_save_s:.3f} s of processor time, {share:.4f} of "
@@ -212,7 +213,7 @@ def memory() -> None:
 def print_memory(net: str) -> None:
     """Measure in a process of its own: three saves of a state that exists already."""
     state = made_state(net)
-    set_up(available_threads())
+    set_up(available_processors())
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what making the state left would be used for saving it
     with tempfile.TemporaryDirectory(prefix="relume-bench-", dir=".") as name:
@@ -318,7 +319,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Run the parts named on the command line, or all."""
-    set_up(available_threads())
+    set_up(available_processors())
     for part in sys.argv[1:] or PARTS:
         print(f"-- {part}", flush=True)
         PARTS[part]()

@@ -29,11 +29,12 @@ import torch
 
 from benchmarks.inputs import AUGMENTATION, SHARED_PICTURES, write_inputs
 from relume.data.batch import MiniBatch
+from relume.data.loaders import available_processors
 from relume.data.sample import Source, load_sample
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train import loop
 from relume.train.batches import source_of, unchanged
-from relume.train.environment import available_threads, declare, set_up
+from relume.train.environment import declare, set_up
 from relume.train.loop import Stop, begin, iterations
 from relume.train.start import StartFlags, starting_state
 
@@ -147,8 +148,9 @@ def darknet() -> None:
         print(f"darknet: ended with {shown.returncode}: {shown.stderr[-200:]}")
         return
     print(
-        f"darknet: {64 * len(loaded) / seconds:.0f} pictures per second on {available_threads()} "
-        f"processors, {64 * len(loaded) / seconds / available_threads():.0f} per processor "
+        f"darknet: {64 * len(loaded) / seconds:.0f} pictures per second on "
+        f"{available_processors()} "
+        f"processors, {64 * len(loaded) / seconds / available_processors():.0f} per processor "
         f"(waits {statistics.median(loaded):.2f} s for 64)",
         flush=True,
     )
@@ -200,7 +202,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Run the parts named on the command line, or all."""
-    set_up(available_threads())
+    set_up(available_processors())
     for part in sys.argv[1:] or PARTS:
         PARTS[part]()
 

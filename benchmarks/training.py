@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from benchmarks.inputs import write_inputs
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
+from relume.data.loaders import available_processors
 from relume.spec import Flags, read_spec
-from relume.train.environment import available_threads, declare, set_up
+from relume.train.environment import declare, set_up
 from relume.train.journal import Journal
 from relume.train.loop import Stop, begin, train
 from relume.train.start import StartFlags, starting_state
@@ -181,7 +182,7 @@ def darknet_seconds(folder: Path) -> float | None:
 
 def main() -> None:
     """Run all contestants in turns; print seconds per image and ratios to plain PyTorch."""
-    set_up(available_threads())
+    set_up(available_processors())
     with tempfile.TemporaryDirectory(prefix="relume-bench-") as name:
         folder = Path(name)
         classes = write_inputs(folder, "yolov3-tiny", SIDE, BATCH, subdivisions=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from relume.lists import long_list
 from tests.command_line import relume
 from tests.datasets.small_sets import write_set
 
@@ -15,6 +16,7 @@ PICTURES = {
     "none": [],
 }
 WORDS = "-num_of_clusters", "2", "-width", "416", "-height", "208"
+LEFT = "anchors.txt", "counters_per_class.txt", "cloud.png"
 
 
 @pytest.fixture
@@ -106,3 +108,60 @@ def test_lists_and_labels_on_an_object_store_give_the_same_anchors(data: Path) -
 
     assert ended.status == 0
     assert Path("anchors.txt").read_bytes() == here
+
+
+@pytest.fixture
+def long(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data file whose list counts as a long one, beside what the same short one leaves."""
+    relume("detector", "calc_anchors", data, *WORDS)
+    for name in LEFT:
+        Path(name).rename(f"short_{name}")
+    monkeypatch.setattr(long_list, "COMPARED_AT_START", 0)
+    return data
+
+
+def same_as_of_a_short_list() -> bool:
+    return all(Path(name).read_bytes() == Path(f"short_{name}").read_bytes() for name in LEFT)
+
+
+def test_a_long_list_has_the_anchors_of_a_short_one_by_an_index_that_is_kept(long: Path) -> None:
+    first = relume("detector", "calc_anchors", long, *WORDS)
+    assert len(list(Path("backup/cache").rglob("*.block"))) == 1
+    again = relume("detector", "calc_anchors", long, *WORDS)
+
+    assert first.status == again.status == 0
+    assert "loaded image: 3 box: 4" in again.out
+    assert "boxes outside their picture or without a size: 1 (first img/one.txt box 3)" in again.err
+    assert same_as_of_a_short_list()
+
+
+def test_a_label_that_changed_since_is_not_taken_from_the_index(long: Path) -> None:
+    relume("detector", "calc_anchors", long, *WORDS)
+    Path("img/two.txt").write_text("0 0.5 0.5 0.25 0.5\n")  # the same size
+    told = relume("detector", "calc_anchors", long, *WORDS).out
+    assert "counters_per_class = 2, 2" in told
+
+    Path("img/two.txt").write_text("7 0.5 0.5 0.25 0.5\n")
+    ended = relume("detector", "calc_anchors", long, *WORDS)
+    assert ended.status == 2
+    assert "img/two.txt:1: class 7" in ended.error
+
+
+def test_without_a_place_for_an_index_labels_are_read_one_by_one(long: Path) -> None:
+    Path("backup").write_text("in the way")
+    ended = relume("detector", "calc_anchors", long, *WORDS)
+
+    assert ended.status == 0
+    assert "the labels of train.txt are not indexed: " in ended.err
+    assert same_as_of_a_short_list()
+
+
+def test_entries_on_an_object_store_are_read_though_no_index_has_them(long: Path) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/anchors/two.txt", Path("img/two.txt").read_bytes())
+    Path("train.txt").write_text("img/one.png\nmemory://anchors/two.png\nimg/none.png\n")
+    ended = relume("detector", "calc_anchors", long, *WORDS)
+    system.rm("/anchors", recursive=True)
+
+    assert ended.status == 0
+    assert same_as_of_a_short_list()

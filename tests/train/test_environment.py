@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from relume.train.environment import available_threads, declare, differences
+from relume.data.loaders import available_processors
+from relume.train.environment import declare, differences
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ def test_differences_are_lines_of_then_and_now() -> None:
 
 
 def test_a_process_may_use_at_least_one_thread() -> None:
-    assert available_threads() >= 1
+    assert available_processors() >= 1
 
 
 SETTINGS = """

@@ -18,7 +18,7 @@ from relume.checking.findings import Finding, Verdict
 from relume.checking.lists import whole_name
 from relume.checking.picture_forms import FORMS_OF_ENDINGS, form_of
 from relume.data.image import decode_picture, stored_depth
-from relume.data.loaders import Loaders, Task
+from relume.data.loaders import Loaders, Task, available_processors
 from relume.errors import RelumeError
 from relume.formats.places import LARGEST_BYTES, RemoteFile, open_regular
 
@@ -132,7 +132,7 @@ def look_at_all(
         known: what need not be decoded again.
         at: told how many are done.
     """
-    loaders = Loaders(max(1, len(os.sched_getaffinity(0))))
+    loaders = Loaders(available_processors())
     under_way: deque[Task[Looked]] = deque()
     rest = iter(zip(paths, places, strict=True))
     done = 0

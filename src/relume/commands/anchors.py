@@ -1,12 +1,14 @@
 """`relume detector calc_anchors`: anchors that fit the boxes of a data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import storage
 from relume.command_table import Values
+from relume.data.loaders import available_processors
 from relume.datasets.anchors import (
     RESTARTS,
     Shapes,
@@ -16,12 +18,15 @@ from relume.datasets.anchors import (
 )
 from relume.datasets.anchors_chart import draw_clusters
 from relume.datasets.boxes import boxes_per_class, classes_of
-from relume.errors import DataFileError, UsageError
+from relume.errors import DataFileError, StorageError, UsageError
 from relume.formats.data_files import ANY_CLASS, Boxes, DataFile, ImageList, read_data_file
+from relume.formats.places import RemoteFile
+from relume.lists import label_index
+from relume.lists.label_block import REMOTE
 from relume.lists.label_files import never_used
 from relume.screen import Screen
 from relume.spec import cache_folder, cache_gigabytes
-from relume.training_set import read_all_labels, read_images
+from relume.training_set import check_labels, read_all_labels, read_images
 
 ANCHORS, COUNTERS, PICTURE = Path("anchors.txt"), Path("counters_per_class.txt"), Path("cloud.png")
 """Written into the current folder, under Darknet's names."""
@@ -38,8 +43,8 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
     data_file = read_data_file(arguments[0])
     classes = classes_of(data_file)
     screen.line(f"num_of_clusters = {count}, width = {width}, height = {height}")
-    images, labels = training_boxes(data_file, classes or ANY_CLASS, screen.warn)
-    screen.line(f"loaded image: {len(labels)} box: {sum(map(len, labels))}")
+    images, labels = training_boxes(data_file, classes or ANY_CLASS, screen)
+    screen.line(f"loaded image: {len(images.paths)} box: {sum(map(len, labels))}")
     shapes = shapes_px(labels, width, height)
     if distinct_shapes(shapes) < count:
         found = f"{distinct_shapes(shapes)} different shapes of boxes"
@@ -65,17 +70,54 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 
 def training_boxes(
-    data_file: DataFile, classes: int, warn: Callable[[str], None]
+    data_file: DataFile, classes: int, screen: Screen
 ) -> tuple[ImageList, tuple[Boxes, ...]]:
     """Return the pictures that `train` of a data file lists, and the boxes that training reads.
+
+    The boxes are in the order of the list: an array a picture, or of a long list one a block of
+    its index.
 
     Raises:
         LabelError, DataFileError: what cannot be trained on.
         Unavailable: an object store does not give it.
     """
     cache, gigabytes = cache_folder(data_file), cache_gigabytes(data_file)
-    images = read_images(data_file, cache, gigabytes, warn)
-    return images, read_all_labels(images, classes, warn)
+    images = read_images(data_file, cache, gigabytes, screen.warn)
+    indexed = _indexed_boxes(images, data_file, classes, screen)
+    if indexed is None:
+        return images, read_all_labels(images, classes, screen.warn)
+    return images, indexed
+
+
+def _indexed_boxes(
+    images: ImageList, data_file: DataFile, classes: int, screen: Screen
+) -> tuple[Boxes, ...] | None:
+    """Return the boxes of a long list by its index, made or brought up to date; None without one.
+
+    Training uses the same index: who comes second reads only what has changed.
+    """
+    if images.digest is None or isinstance(images.paths[0], RemoteFile):
+        return None
+    cache = cache_folder(data_file)
+    place = label_index.place_of(images, images.digest, data_file.path, classes, cache)
+    with closing(screen.progress(place.rows)) as bar:
+        try:
+            found = label_index.build(
+                place,
+                available_processors(),
+                lambda done, total: bar.at(done, "labels"),
+                stopped=lambda: False,
+                again=True,
+            )
+        except StorageError as error:
+            screen.warn(f"the labels of {images.path} are not indexed: {error}")
+            return None
+    assert found is not None  # nothing has stopped it
+    check_labels(images, found, screen.warn)
+    blocks = list(label_index.blocks_of(place))
+    if any((block.rows["found"] & REMOTE).any() for block in blocks):
+        return None
+    return tuple(block.boxes for block in blocks)
 
 
 def shapes_px(labels: Sequence[Boxes], width: int, height: int) -> Shapes:

@@ -46,6 +46,7 @@ from relume.checkpoint.folder import newest_good
 from relume.command_table import Values
 from relume.commands.ending import tidied_up
 from relume.commands.train import compute_device
+from relume.data.loaders import available_processors
 from relume.errors import DataFileError, RelumeError, StorageError
 from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
@@ -287,7 +288,7 @@ def _cost(found: Check, cfg: Cfg, flags: Values) -> list[Finding]:
 
 
 def _trial(cfg: Cfg, device: torch.device) -> Trial:
-    environment.set_up(environment.available_threads())
+    environment.set_up(available_processors())
     images, seconds, held_bytes = tried(cfg, device)
     return Trial(images, cfg.net.width, cfg.net.height, seconds, held_bytes)
 

@@ -159,7 +159,7 @@ def _fitted(
     net: Architecture, settings: CfgValues, inputs: _Inputs, seed: int, screen: Screen
 ) -> tuple[CfgValues, str]:
     """Return the settings with anchors for the listed pictures, and a line about them."""
-    images, labels = training_boxes(inputs.data, inputs.classes, screen.warn)
+    images, labels = training_boxes(inputs.data, inputs.classes, screen)
     settings = replace(settings, pictures=len(images.paths))
     shapes = shapes_px(labels, settings.width, settings.height)
     count, distinct = len(net.anchors_px), distinct_shapes(shapes)

@@ -15,6 +15,7 @@ from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
 from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
+from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.kernels import PORTABLE
@@ -54,13 +55,13 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
         with stop_by_signal(screen) as stop:
             if max_time is not None:
                 stop.ends_at_s = screen.began_s + max_time
-            processors = environment.available_threads()
+            processors = available_processors()
             if not look_through(spec, data, processors, screen, stop.is_due, say):
                 say("stopped before all labels were looked through; the same command goes on")
                 return TEMPORARY_FAILURE
             for text in told_of_known_pictures(spec):
                 say(text)
-            declared = environment.declare(threads or environment.available_threads(), device)
+            declared = environment.declare(threads or available_processors(), device)
             start_flags = _start_flags(arguments, flags)
             patience = Patience(PAUSES_S, stop.is_due, say)
             start = starting_state(spec, start_flags, declared, say, patience)
@@ -215,7 +216,7 @@ def _threads(flags: Values) -> int | None:
     if "-threads" not in flags:
         return None
     threads = int(flags["-threads"])
-    most = MOST_THREADS_PER_PROCESSOR * environment.available_threads()
+    most = MOST_THREADS_PER_PROCESSOR * available_processors()
     if not 1 <= threads <= most:
         raise UsageError("-threads", str(threads), f"1 to {most} on this machine")
     return threads

@@ -4,6 +4,7 @@ Unlike those of concurrent.futures these are daemons, so that one that hangs in 
 no process alive. A task is done anew if its thread has died, so it must be a pure function.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,11 @@ Task = tuple[Callable[[], T], Future[T]]
 
 LONGEST_FAREWELL_S = 1.0
 """Seconds to wait, at the end, for threads that are busy."""
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Loaders:

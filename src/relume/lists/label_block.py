@@ -1,4 +1,4 @@
-"""What is known of some thousand rows of a long list: labels, and sizes of pictures.
+"""What is known of some thousand rows of a long list: their labels, and which are missing.
 
 A block is one file and knows whether it is whole. It is made from the files it describes, and
 made again where those have another size or time than then.
@@ -21,26 +21,22 @@ import xxhash
 from relume.checkpoint.tensors import bytes_of
 from relume.errors import RelumeError
 from relume.formats.data_files import Boxes, ImageList, label_path, parse_labels
-from relume.formats.picture_size import HEADER_BYTES, picture_size
-from relume.formats.places import is_url, open_regular, read_regular
-from relume.lists.label_files import label_digest, never_used
+from relume.formats.places import is_url, read_regular
+from relume.lists.label_files import never_used
 from relume.lists.sealed import read_sealed, write_sealed
 
-MAGIC = b"relume labels 1\n"
+MAGIC = b"relume labels 2\n"
 RACY_NS = 2_000_000_000
 """Files younger than this when they are read may change again within a tick of their clock."""
 ROW = np.dtype(
     [
         ("stamp", "<u8"),  # of sizes and times of both files; 0: look again
-        ("digest", "<u8"),  # of the boxes, as label_files.label_digest
         ("boxes", "<u4"),
-        ("width", "<u4"),  # of the picture set upright; 0: its first bytes do not say
-        ("height", "<u4"),
         ("found", "<u4"),  # bits, below
     ]
 )
-UNLABELLED, WRONG, ABSENT = 1, 2, 4
-"""Bits of `found`: no label file; it cannot be read; no picture."""
+UNLABELLED, WRONG, ABSENT, REMOTE = 1, 2, 4, 8
+"""Bits of `found`: no label file; it cannot be read; no picture; on an object store, not read."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +93,6 @@ class Block:
     boxes: Boxes
     """[sum of rows["boxes"], 5]: of all rows, one behind the other."""
 
-    def boxes_of(self, row: int) -> Boxes:
-        """Return the boxes of the row-th picture of this block."""
-        begin = int(self.rows["boxes"][:row].sum())
-        return self.boxes[begin : begin + int(self.rows["boxes"][row])]
-
 
 def summary_from(said: Any) -> Summary:
     """Return a summary from what asdict made of it."""
@@ -139,7 +130,7 @@ def write_block(path: Path, block: Block) -> None:
 
 
 def make_block(images: ImageList, first: int, end: int, classes: int, known: Block | None) -> Block:
-    """Read labels and sizes behind the rows `first` to `end` - 1 of a list.
+    """Read the labels behind the rows `first` to `end` - 1 of a list.
 
     Args:
         images: the list.
@@ -154,7 +145,8 @@ def make_block(images: ImageList, first: int, end: int, classes: int, known: Blo
     ends = np.cumsum(known.rows["boxes"]) if known else np.zeros(0, np.int64)
     for i in range(end - first):
         if is_url(images.entries[first + i]):
-            continue  # its labels are read when they are used
+            rows["found"][i] = REMOTE  # its labels are read when they are used
+            continue
         path = images.paths[first + i]
         stamp, absent = _stamp(path)
         if known and stamp and stamp == known.rows["stamp"][i]:
@@ -199,9 +191,8 @@ def _read_row(path: Path, classes: int, stamp: int, absent: bool) -> tuple[Any, 
         found, error = found | WRONG, str(wrong)
     except OSError as wrong:
         found, error = found | WRONG, f"{label_path(path)}: cannot be read ({wrong.strerror})"
-    width, height = (0, 0) if absent else _size_of(path)
     stamp *= not error  # what is wrong is looked at again, and told again
-    return (stamp, label_digest(boxes), len(boxes), width, height, found), boxes, error
+    return (stamp, len(boxes), found), boxes, error
 
 
 def _read(path: Path) -> bytes | None:
@@ -209,19 +200,6 @@ def _read(path: Path) -> bytes | None:
         return read_regular(path)
     except FileNotFoundError:
         return None
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) of a picture; zeros if what comes first in the file does not say."""
-    try:
-        with open_regular(path) as file:
-            data = file.read(HEADER_BYTES)
-            size = picture_size(data)
-            if size is None and len(data) == HEADER_BYTES:
-                size = picture_size(data + file.read())
-    except OSError:
-        return 0, 0
-    return size or (0, 0)
 
 
 def _summary_of(

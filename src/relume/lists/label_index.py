@@ -1,4 +1,4 @@
-"""Labels and picture sizes of a long list, read once, by several processes.
+"""The labels of a long list, read once, by several processes.
 
 The index is a folder of blocks (label_block.py) and a summary of them, which is all that a start
 reads. It is named after the list's bytes, where its first picture is, and the number of classes.

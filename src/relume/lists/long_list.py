@@ -173,12 +173,23 @@ def image_list(
     count = index.count
     folder = str(Path(data_file_path).parent)
 
+    latest: list[tuple[int, list[bytes]]] = [(-1, [])]  # one item, replaced as a whole by threads
+
+    def texts_of(piece: int) -> list[bytes]:
+        """Return the entries of a piece; who goes through the list reads it once."""
+        known, texts = latest[0]
+        if known == piece:
+            file.read(0, 0)  # is it still the list of the start?
+        else:
+            begin, is_last = int(index.starts[piece]), piece + 1 == len(index.starts)
+            end = index.size_bytes if is_last else int(index.starts[piece + 1])
+            texts = [text for _, text in _lines(begin, file.read(begin, end)) if text]
+            latest[0] = piece, texts
+        return texts
+
     def entry(row: int) -> str:
         piece, within = divmod(row, EVERY)
-        begin, is_last = int(index.starts[piece]), piece + 1 == len(index.starts)
-        end = index.size_bytes if is_last else int(index.starts[piece + 1])
-        texts = [text for _, text in _lines(begin, file.read(begin, end)) if text]
-        return texts[within].decode("utf-8", "surrogateescape")
+        return texts_of(piece)[within].decode("utf-8", "surrogateescape")
 
     def number(row: int) -> int:
         return row + 1 + int(np.searchsorted(index.skipped, row, side="right"))

@@ -30,11 +30,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of mallopt, from glibc's malloc.h."""
 
 
-def available_threads() -> int:
-    """Return the processors this process may use: the threads of a run that names none."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_device_memory_bytes(device: torch.device) -> int | None:
     """Return the free memory of a GPU; None: it is the processor's."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
