@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relume.command_table import Values
 from relume.commands.train import compute_device
+from relume.data.loaders import available_processors
 from relume.detector import load_network
 from relume.errors import DataFileError, ImageError, UsageError
 from relume.evaluate.average_precision import POINTS, Counts, Evaluation
@@ -79,7 +80,7 @@ def read_job(arguments: list[str], flags: Values) -> Job:
     data_file.text("valid")
     cfg = read_cfg(arguments[1], "detect")
     names = names_of(data_file, cfg)
-    environment.set_up(environment.available_threads())
+    environment.set_up(available_processors())
     network = run_fused(load_network(cfg, arguments[2]).to(compute_device(flags)))
     letter_box = bool(flags.get("-letter_box")) or cfg.net.letter_box
     return Job(data_file, cfg, names, network, letter_box, workers)
