@@ -96,6 +96,28 @@ COMMANDS = (
         },
     ),
     Command(
+        "detector demo",
+        ("DATA", "CFG", "WEIGHTS", "[VIDEO]"),
+        "Find objects in the frames of a video file, a stream (rtsp://...) or a camera. It opens "
+        "no window: give where the frames go. Ctrl-C ends it and finishes the video.",
+        "relume detector demo obj.data net.cfg net.weights in.mp4 -out_filename out.mp4",
+        "relume.commands.demo:demo",
+        {
+            "-out_filename": Flag(str, "write a video: .avi, .mp4, .m4v, .mov or .mkv", "FILE"),
+            "-prefix": Flag(str, "write each frame to PREFIX_00000001.jpg and so on", "PREFIX"),
+            "-json_file_output": Flag(str, "write the detections as JSON", "FILE"),
+            "-c": Flag(int, "number of the camera, if there is no VIDEO (default 0)", "N"),
+            "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
+            "-ext_output": Flag(bool, "print the boxes too"),
+            "-dontdraw_bbox": Flag(bool, "write the frames as they are"),
+            "-time_limit_sec": Flag(float, "end after T seconds", "T"),
+            "-letter_box": Flag(bool, "keep the frame's shape instead of stretching it"),
+            "-dont_show": Flag(bool, "print the lines even if nothing is written"),
+            "-i": GPU,
+            "-nogpu": NOGPU,
+        },
+    ),
+    Command(
         "detector map",
         ("DATA", "CFG", "WEIGHTS"),
         "Measure how well the objects in the pictures of DATA's list 'valid' are found: average "
@@ -296,14 +318,12 @@ COMMANDS = (
 )
 
 FLAGS_NOT_YET = frozenset([
-    "-map", "-mAP_epochs", "-gpus", "-mjpeg_port", "-show_imgs",
-    "-chart", "-benchmark", "-benchmark_layers", "-prefix", "-out_filename",
-    "-json_port", "-json_file_output", "-http_post_host", "-time_limit_sec", "-avgframes", "-c",
-    "-s", "-dontdraw_bbox", "-hier",
+    "-map", "-mAP_epochs", "-gpus", "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
+    "-benchmark_layers", "-json_port", "-http_post_host", "-avgframes", "-s", "-hier",
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""
 COMMANDS_NOT_YET = frozenset([
-    "draw", "demo", "detect",
+    "draw", "detect",
     "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
     "classifier",
 ])  # fmt: skip

@@ -1,0 +1,151 @@
+"""`relume detector demo`: what is in the frames of a video or a camera.
+
+It opens no window: the frames go into a video (-out_filename) or pictures (-prefix), what is in
+them into JSON and lines. Whatever ends it, Ctrl-C or a closed pipe, the video is finished.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from relume.checkpoint import storage
+from relume.command_table import Values
+from relume.commands.detect import NOT_ALL, FoundAsJson, detector_of, path_of, thresh_of
+from relume.commands.prediction_files import encoded
+from relume.commands.video import (
+    Frames,
+    Pace,
+    VideoFile,
+    check_ending,
+    frames_of_camera,
+    frames_of_file,
+)
+from relume.detection import Detection, Pixels, detection_line, draw_detections
+from relume.errors import UsageError
+from relume.screen import Screen
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the frames go, and what is in them."""
+
+    video: Path | None
+    prefix: Path | None
+    """Of a JPEG for every frame."""
+    json: Path | None
+
+    @property
+    def given(self) -> list[str]:
+        """Those that are wanted, for messages."""
+        pictures = None if self.prefix is None else f"{self.prefix}_*.jpg"
+        return [str(output) for output in (self.video, pictures, self.json) if output is not None]
+
+
+def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
+    """Detect in the frames of a video or a camera; return the exit status."""
+    thresh, draws = thresh_of(flags), "-dontdraw_bbox" not in flags
+    limit_s = _time_limit_s(flags)
+    outputs = _outputs(arguments, flags)
+    pace = Pace()
+    with ExitStack() as stack:
+        frames = stack.enter_context(closing(_frames(arguments, flags, screen)))
+        detector = detector_of(arguments, flags)
+        if "-dont_show" not in flags:
+            screen.warn(f"relume opens no window; see {', '.join(outputs.given)}")
+        stack.enter_context(_sigterm_as_interrupt())
+        stack.callback(lambda: screen.warn(pace.summary(outputs.given)))
+        as_json = stack.enter_context(closing(FoundAsJson(outputs.json)))
+        video = None
+        if outputs.video is not None:
+            video = stack.enter_context(closing(VideoFile(outputs.video, frames.fps)))
+        pace.begin()
+        for frame in frames:
+            found = detector.detect(frame, thresh)
+            as_json.add(found)
+            if video is not None or outputs.prefix is not None:
+                drawn = draw_detections(frame, found) if draws else frame
+                if video is not None:
+                    video.write(drawn)
+                if outputs.prefix is not None:
+                    _write_picture(outputs.prefix, pace.frames + 1, drawn)
+            pace.frame()
+            screen.text(_lines(found, frame if "-ext_output" in flags else None, pace))
+            if pace.seconds > limit_s:
+                return 0
+        screen.line("input video stream closed.")
+    return _checked(frames, pace.frames, arguments, screen)
+
+
+def _time_limit_s(flags: Values) -> float:
+    limit_s = float(flags.get("-time_limit_sec", "inf"))
+    if not limit_s > 0:
+        raise UsageError("-time_limit_sec", f"{limit_s:g}", "seconds above 0")
+    return limit_s
+
+
+def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
+    """Return where everything goes, looked at before there is any work."""
+    outputs = Outputs(
+        *(path_of(flags, f) for f in ("-out_filename", "-prefix", "-json_file_output"))
+    )
+    if not outputs.given and "-dont_show" not in flags:
+        raise UsageError(
+            "relume detector demo",
+            "relume opens no window",
+            "-out_filename VIDEO, -prefix PREFIX or -json_file_output FILE",
+            "or add -dont_show for the lines alone",
+        )
+    if outputs.video is not None:
+        check_ending(outputs.video, "-out_filename")
+    for path in (outputs.video, outputs.json):
+        for given in arguments:
+            if path is not None and os.path.realpath(path) == os.path.realpath(given):
+                raise UsageError(path, f"is {given} itself", "another file to write")
+    return outputs
+
+
+def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:
+    if len(arguments) == 3:
+        index = int(flags.get("-c", 0))
+        frames = frames_of_camera(index, screen)
+        screen.line(f"Webcam index: {index}")
+        return frames
+    if "-c" in flags:
+        raise UsageError("-c", f"{arguments[3]} is given too", "a video, or a camera")
+    frames = frames_of_file(arguments[3], screen)
+    screen.line(f"video file: {arguments[3]}")
+    return frames
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let `timeout` and services end a demo as Ctrl-C does: the video is finished."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_picture(prefix: Path, number: int, drawn: Pixels) -> None:
+    path = prefix.with_name(f"{prefix.name}_{number:08}.jpg")
+    storage.write_replaceable(path, [encoded(drawn)])
+
+
+def _lines(found: Sequence[Detection], frame: Pixels | None, pace: Pace) -> str:
+    """Return Darknet's lines about a frame; given the frame, with the boxes."""
+    size_px = None if frame is None else (frame.shape[1], frame.shape[0])
+    things = [detection_line(item, size_px) for item in found]
+    return "\n".join(["Objects:", "", *things, "", pace.text, ""])
+
+
+def _checked(frames: Frames, seen: int, arguments: Sequence[str], screen: Screen) -> int:
+    """Return the exit status; say so if a file ends more than a second before it should."""
+    if seen >= frames.announced - frames.fps:
+        return 0
+    found = f"ends after {seen} of {frames.announced} frames; it may be cut or damaged"
+    screen.error(f"{arguments[3]}: {found}")
+    return NOT_ALL
