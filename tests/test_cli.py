@@ -174,7 +174,7 @@ def test_an_unknown_command_near_to_none_names_them_all() -> None:
     assert all(words in relume("zzzz").error for words in COMMANDS)
 
 
-@pytest.mark.parametrize("line", ["detector draw a b c", "detector demo a b c", "detect a b c"])
+@pytest.mark.parametrize("line", ["detector draw a b c", "detect a b c"])
 def test_a_command_of_darknet_that_is_missing_is_said_to_be(line: str) -> None:
     ended = relume(*line.split())
 
