@@ -15,6 +15,7 @@ from relume.model.detect import (
     AT_ONCE,
     Detections,
     NmsKind,
+    Picture,
     correct_boxes,
     decode,
     detect_image,
@@ -175,6 +176,42 @@ def test_stretching_keeps_the_corners() -> None:
     theirs = picture[[0, 0, -1, -1], [0, -1, 0, -1]].astype(F) / 255
     # Interpolation weights of 0 and 1 within float32 rounding.
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.tuples(*[st.integers(1, 60)] * 4),
+    channels=st.sampled_from([1, 3]),
+)
+def test_stretching_is_darknets_whatever_the_sizes(
+    seed: int, sizes: tuple[int, ...], channels: int
+) -> None:
+    height, width, net_height, net_width = sizes
+    generator = np.random.Generator(np.random.Philox(seed))
+    picture = generator.integers(0, 256, (height, width, channels), np.uint8)
+    image = prepare_image(picture, net_width, net_height, letter_box=False)[0].numpy()
+    # Float32 rounding of positions and of two products.
+    np.testing.assert_allclose(
+        image, resized_by_loops(picture, net_width, net_height), rtol=0, atol=2e-5
+    )
+
+
+def resized_by_loops(picture: Picture, net_width: int, net_height: int) -> Floats:
+    """Return [C, net_height, net_width] as resize_image makes it, in double."""
+    height, width, channels = picture.shape
+    out = np.zeros((channels, net_height, net_width))
+    for r in range(net_height):
+        for c in range(net_width):
+            y = r * (height - 1) / (net_height - 1) if net_height > 1 else 0.0
+            x = c * (width - 1) / (net_width - 1) if net_width > 1 else 0.0
+            iy, ix = min(int(y), height - 1), min(int(x), width - 1)
+            dy, dx = y - iy, x - ix
+            rows = picture[[iy, min(iy + 1, height - 1)]].astype(float)
+            pair = rows[:, [ix, min(ix + 1, width - 1)]]
+            line = pair[:, 0] * (1 - dx) + pair[:, 1] * dx
+            out[:, r, c] = (line[0] * (1 - dy) + line[1] * dy) / 255
+    return out.astype(F)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,10 @@ def _detect_batch(
     found: Iterator[Detections] = iter(())
     if good:
         size = (net.width, net.height)
-        images = torch.cat([prepare_image(one, *size, settings.letter_box) for one in good])
+        shape = (len(good), net.channels, net.height, net.width)
+        images = torch.empty(shape, memory_format=torch.channels_last)
+        for row, pixels in enumerate(good):
+            images[row] = prepare_image(pixels, *size, settings.letter_box)[0]
         device = next(network.parameters()).device
         found = iter(decode(network(images.to(device)), heads, *size, settings.thresh))
     results: list[Detected | ImageError] = []
