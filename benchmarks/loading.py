@@ -112,13 +112,13 @@ def write_large(folder: Path) -> None:
     random = np.random.default_rng(0)
     entries = []
     for number, line in enumerate(lines):
-        picture = cv2.imread(line)
+        picture = cv2.imread(str(folder / line))
         assert picture is not None
         enlarged = cv2.resize(picture, LARGE_PX, interpolation=cv2.INTER_CUBIC).astype(np.int16)
         enlarged += random.integers(-6, 7, enlarged.shape, np.int16)
         path = folder / f"{number:02}.jpg"
         cv2.imwrite(str(path), np.clip(enlarged, 0, 255).astype(np.uint8))
-        path.with_suffix(".txt").write_bytes(Path(line).with_suffix(".txt").read_bytes())
+        path.with_suffix(".txt").write_bytes((folder / line).with_suffix(".txt").read_bytes())
         entries.append(str(path))
     (folder / "train.txt").write_text("\n".join(entries) + "\n")
 

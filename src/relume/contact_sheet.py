@@ -92,7 +92,7 @@ _MARK = _chunk(b"tEXt", b"Software\0relume, a contact sheet")
 def _write(
     sheet: Picture, text: str, x: int, y: int, scale: float, ink: tuple[int, int, int]
 ) -> None:
-    cv2.putText(sheet, text, (x, y), FONT, scale, ink, 1, cv2.LINE_AA)
+    cv2.putText(sheet, _drawable(text), (x, y), FONT, scale, ink, 1, cv2.LINE_AA)
 
 
 def _beginning(text: str, width_px: int) -> str:
@@ -109,6 +109,11 @@ def _end(text: str, width_px: int) -> str:
     return cut
 
 
+def _drawable(text: str) -> str:
+    """Return text with what OpenCV cannot draw as "?"; bytes that are no UTF-8 would end it."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
 def _width_px(text: str) -> int:
-    (width, _), _ = cv2.getTextSize(text, FONT, 0.42, 1)
+    (width, _), _ = cv2.getTextSize(_drawable(text), FONT, 0.42, 1)
     return int(width)
