@@ -9,7 +9,6 @@ from relume.command_table import Values
 from relume.commands.train import compute_device
 from relume.data.loaders import available_processors
 from relume.detector import load_network
-from relume.data.loaders import available_processors
 from relume.errors import DataFileError, ImageError, UsageError
 from relume.evaluate.average_precision import POINTS, Counts, Evaluation
 from relume.evaluate.coco_measure import NAMES, CocoMeasure, measure_coco, required_library

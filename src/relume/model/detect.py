@@ -277,10 +277,16 @@ def _sampled(picture: Picture, width: int, height: int) -> Floats:
         of_lines = picture[lines]
         first = of_lines.take(left, 1).astype(np.float32)
         second = of_lines.take(right, 1).astype(np.float32)
-        return first + (second - first) * across[None, :, None]
+        second -= first
+        second *= across[None, :, None]
+        first += second
+        return first
 
-    upper, lower = row(above), row(below)
-    blended: Floats = (upper + (lower - upper) * down[:, None, None]) / np.float32(255)
+    blended, lower = row(above), row(below)
+    lower -= blended
+    lower *= down[:, None, None]
+    blended += lower
+    blended /= np.float32(255)
     return blended
 
 
