@@ -1,12 +1,12 @@
 """`relume export`: a trained net as an ONNX model."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import storage
+from relume.command_table import Values
 from relume.commands.new_file import new_file
 from relume.detector import load_network
 from relume.errors import DataFileError, UsageError
@@ -17,7 +17,6 @@ from relume.formats.sections import Cfg
 from relume.model.detect import nms_kind
 from relume.screen import Screen
 
-Values = Mapping[str, str | int | float | bool]
 SEE = "see relume export -h"
 THRESH = 0.25
 LARGEST_SIDE_PX = 8192

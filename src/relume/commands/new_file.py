@@ -1,12 +1,11 @@
 """A file that a command is to write: checked before there is any work for it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from relume.command_table import Values
 from relume.errors import UsageError
-
-Values = Mapping[str, str | int | float | bool]
 
 
 def new_file(out: str, inputs: Sequence[str], flags: Values) -> Path:
