@@ -311,10 +311,10 @@ def test_a_data_set_that_is_exported_and_imported_is_the_same(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     thirds = (1, 1 / 3, 0.5, 1 / 7, 1.25)
-    pictures = {"a": [(0, 0.5, 0.5, 0.2, 0.2), thirds], "b": [], "c": [thirds]}
+    pictures = {"a 1": [(0, 0.5, 0.5, 0.2, 0.2), thirds], "b": [], "c": [thirds]}
     data = write_set(tmp_path / "set", pictures, names=("x & y", "a"))
     (tmp_path / "set" / "valid.txt").write_text("img/c.png\n")
-    (tmp_path / "set" / "train.txt").write_text("img/a.png\nimg/b.png\n")
+    (tmp_path / "set" / "train.txt").write_text("img/a 1.png\nimg/b.png\n")
     data.write_text(data.read_text() + "valid = valid.txt\n")
     shutil.copytree(tmp_path / "set" / "img", tmp_path / "again")
     for path in (tmp_path / "again").glob("*.txt"):
@@ -337,7 +337,7 @@ def test_a_data_set_that_is_exported_and_imported_is_the_same(
         rows = [[float(word) for word in line.split()] for line in text.splitlines()]
         again = [[float(word) for word in line.split()] for line in labels[1][name].splitlines()]
         assert again == [pytest.approx(row, rel=2**-23) for row in rows]  # float32, as it is read
-    assert label(Path("out/train.txt")) == [f"{tmp_path}/again/{n}.png" for n in "ab"]
+    assert label(Path("out/train.txt")) == [f"{tmp_path}/again/{n}.png" for n in ("a 1", "b")]
     assert label(Path("out/valid.txt")) == [f"{tmp_path}/again/c.png"]
 
 

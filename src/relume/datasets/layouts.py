@@ -4,7 +4,7 @@ A picture's name in an annotation is a name from elsewhere: it is looked for bel
 only, and a name that leads out of them is an error, since label files are written beside it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -56,7 +56,8 @@ def read_voc(folder: Path, images: Path | None) -> AnnotatedSet:
     if not files:
         needed = "VOC's Annotations/*.xml, or XML files beside pictures"
         raise DataFileError(folder, "holds no annotation", needed)
-    parts = _voc_parts(folder / "ImageSets" / "Main")
+    stems = {file.stem for file in files}
+    parts = _voc_parts(folder / "ImageSets" / "Main", stems)
     found = []
     for file in files:
         picture = parse_voc(read_bytes(file), str(file))
@@ -70,7 +71,6 @@ def read_voc(folder: Path, images: Path | None) -> AnnotatedSet:
         for part in parts.get(file.stem, () if parts else (TRAIN,)):
             found.append(AnnotatedFile(picture, part, path))
     names_found = {thing.name for each in found for thing in each.picture.things}
-    stems = {file.stem for file in files}
     odd = (
         (sorted(parts.keys() - stems), "pictures listed in ImageSets/Main have no annotation"),
         (sorted(stems - parts.keys()) if parts else [], "annotations are in no list of ImageSets"),
@@ -134,7 +134,7 @@ def _first(names: Iterable[str], roots: Iterable[Path], place: str) -> Path | No
     return None
 
 
-def _voc_parts(folder: Path) -> dict[str, tuple[str, ...]]:
+def _voc_parts(folder: Path, stems: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the lists that every id is in; of train and trainval the narrower one counts."""
     files = {path.stem: path for path in sorted(folder.glob("*.txt")) if path.stem in _VOC_SETS}
     if "train" in files:
@@ -142,8 +142,10 @@ def _voc_parts(folder: Path) -> dict[str, tuple[str, ...]]:
     parts: dict[str, tuple[str, ...]] = {}
     for stem, path in files.items():
         for line in read_bytes(path).decode("utf-8", "surrogateescape").splitlines():
-            if words := line.split():  # lists of one class have a number behind the id
-                parts[words[0]] = (*parts.get(words[0], ()), _VOC_SETS[stem])
+            if text := line.strip():
+                # Some lists have a number behind the id, and some ids have spaces.
+                name = text if text in stems else text.split()[0]
+                parts[name] = (*parts.get(name, ()), _VOC_SETS[stem])
     return parts
 
 
