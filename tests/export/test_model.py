@@ -119,6 +119,26 @@ def ours_of(net: Both, images: Tensor, thresh: float) -> list[Detections]:
     return decode(raws, net.cfg.heads, net.cfg.net.width, net.cfg.net.height, thresh)
 
 
+FORMS = (RAW, Form(), Form(batch=None), Form(suppression=Suppression(0.2, 0.45)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_onnxruntime_has_nothing_to_warn_of(form: Form, capfd: pytest.CaptureFixture[str]) -> None:
+    net = random_net(KINDS["residual"])
+    run(net.model(form), noise(net))
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_onnxruntimes_warnings_would_be_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    net = random_net(KINDS["upsample"])
+    model = onnx.load_from_string(net.model(RAW))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3), "unused"))
+    run(model.SerializeToString(), noise(net))
+
+    assert "unused" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["two heads", "spp", "scale_x_y"])
 @pytest.mark.parametrize("batch", [2, None])
 def test_boxes_and_probabilities_are_ours_in_our_order(kind: str, batch: int | None) -> None:
@@ -202,6 +222,18 @@ def test_suppression_keeps_what_ours_keeps(nms: float, largest: int | None) -> N
 
     assert_same_detections(kept, ours)
     assert len(kept["probabilities"]) > 3
+
+
+def test_what_is_no_box_is_no_detection() -> None:
+    net = random_net(KINDS["two heads"])
+    net.arrays["12.biases"][2] = 100  # the width of the first anchor is e^100
+    images = noise(net)
+    kept = run(net.model(Form(suppression=Suppression(0.2, 1.0))), images)
+    every = run(net.model(Form()), images)["boxes_xywh_rel"]
+
+    assert np.isinf(every).any()
+    assert np.isfinite(kept["boxes_xywh_rel"]).all()
+    assert_same_detections(kept, ours_of(net, images, thresh=0.2))
 
 
 def test_suppression_of_nothing_leaves_no_rows() -> None:

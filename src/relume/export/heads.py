@@ -116,7 +116,13 @@ def add_suppression(
         largest: detections of one class in one image, at most.
     Source: AlexeyAB src/box.c do_nms_sort.
     """
-    scores = graph.add("Transpose", [probabilities], "nms.scores", perm=[0, 2, 1])
+    # A net that has hardly been trained says e^100 at times; that is no box. Less itself it is
+    # no number, and neither is then its score, which is above no threshold.
+    zeros = graph.add("Sub", [boxes, boxes], "nms.zeros")
+    sides = graph.integers("nms.sides", 2)
+    nothing = graph.add("ReduceSum", [zeros, sides], "nms.nothing", keepdims=1)
+    certain = graph.add("Add", [probabilities, nothing], "nms.probabilities")
+    scores = graph.add("Transpose", [certain], "nms.scores", perm=[0, 2, 1])
     limits = [
         graph.integers("nms.largest", largest),
         graph.constant("nms.overlap", np.array([nms], np.float32)),
