@@ -1,12 +1,35 @@
 """Boxes stand where they belong; labels can be read and do not cover each other."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relume import drawing
-from relume.drawing import COLOURS, Edges, Label, Picture, draw_labels
+from relume.drawing import COLOURS, Edges, Label, Picture, draw_labels, ink_on
+
+Floats = npt.NDArray[np.float64]
+
+# Machado, Oliveira, Fernandes 2009: what linear RGB becomes for eyes without one kind of cone.
+SEEN_BY = {
+    "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
 
 
 def grey(width: int, height: int) -> Picture:
@@ -100,6 +123,52 @@ def test_a_long_label_shrinks_to_the_width_of_the_picture() -> None:
 
     assert left >= 0
     assert right <= 300
+
+
+@pytest.mark.parametrize("eyes", SEEN_BY)
+def test_any_two_colours_are_far_apart_for_everybody(eyes: str) -> None:
+    seen = [_lab(np.clip(np.array(SEEN_BY[eyes]) @ _linear(colour), 0, 1)) for colour in COLOURS]
+    apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+
+    # CIE76; 2.3 is a difference that is just noticed.
+    assert min(apart) > 15
+
+
+def test_of_a_red_and_a_green_the_measure_says_that_deuteranopes_see_one_colour() -> None:
+    red, green = _linear((200, 40, 40)), _linear((90, 130, 20))
+    eyes = np.array(SEEN_BY["deuteranopia"])
+
+    assert np.linalg.norm(_lab(red) - _lab(green)) > 90
+    assert np.linalg.norm(_lab(eyes @ red) - _lab(eyes @ green)) < 1
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_text_on_a_plate_can_be_read(colour: tuple[int, int, int]) -> None:
+    dark, light = sorted(float(_linear(c) @ TO_XYZ[1]) for c in (colour, ink_on(colour)))
+
+    assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.2, level AA
+
+
+TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+"""Of linear sRGB."""
+
+
+def _linear(colour: tuple[int, int, int]) -> Floats:
+    c = np.array(colour) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear: Floats) -> Floats:
+    """Return CIELAB of a colour in linear sRGB."""
+    xyz = TO_XYZ @ linear / TO_XYZ.sum(1)
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
 
 
 coordinate = st.floats(-100, 900, width=32)

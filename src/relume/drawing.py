@@ -19,7 +19,7 @@ Picture = npt.NDArray[np.uint8]
 Edges = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
-# Okabe and Ito's palette: told apart by colour-blind people too. RGB.
+# Okabe and Ito's palette: told apart by colour-blind people too, as a test computes. RGB.
 COLOURS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -108,9 +108,16 @@ def _draw_text(drawn: Picture, label: Label, plate: Edges, scale: float) -> None
     _, below = cv2.getTextSize(label.text, FONT, scale, _weight(scale))
     cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), _colour(label), cv2.FILLED)
     cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), BLACK, 1)
-    ink = WHITE if np.dot(_colour(label), (0.299, 0.587, 0.114)) < 128 else BLACK
+    ink = ink_on(_colour(label))
     origin = (left + _pad(scale), bottom - below)
     cv2.putText(drawn, label.text, origin, FONT, scale, ink, _weight(scale), cv2.LINE_AA)
+
+
+def ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return black or white, whichever is in greater contrast to a colour (WCAG 2.2)."""
+    linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 3294.6 for c in colour]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return BLACK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else WHITE
 
 
 def _enlarged(picture: Picture, factor: int) -> Picture:
