@@ -30,6 +30,7 @@ from benchmarks.inputs import write_inputs
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.data.loaders import available_processors
+from relume.evaluate.average_precision import Evaluation
 from relume.spec import Flags, read_spec
 from relume.train.environment import declare, set_up
 from relume.train.journal import Journal
@@ -135,7 +136,7 @@ def relume_contestant(folder: Path, savelast: int | None) -> Callable[[], float]
         stop = Stop()
         times: list[float] = []
 
-        def watch(state: TrainState, report: Report) -> None:
+        def watch(state: TrainState, report: Report | Evaluation) -> None:
             times.append(time.perf_counter())
             stop.requested = len(times) > ITERATIONS
 

@@ -109,8 +109,8 @@ def test_flags_stand_anywhere_and_take_their_values_along() -> None:
         ("split img -seeds 3", "-seeds: an unknown flag; see relume split -h"),
         ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume detector train -h"),
         (
-            "detector train a b -map",
-            "-map: a flag of Darknet that relume does not support yet; leave it out",
+            "detector train a b -chart x.png",
+            "-chart: a flag of Darknet that relume does not support yet; leave it out",
         ),
         (
             "detector train a b -gpus 0,1",

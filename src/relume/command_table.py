@@ -24,6 +24,18 @@ THREADS = Flag(int, "compute threads, part of the run (default: all)", "N")
 WORKERS = Flag(int, "loading threads (default 2); changes no number", "N")
 PORTABLE = Flag(bool, "begin a run that goes on exactly on any x86-64-v3 processor")
 DONT_SHOW = Flag(bool, "accepted for Darknet's sake; relume opens no window")
+EVALUATION = {
+    "-map": Flag(
+        bool,
+        "measure the mean average precision on DATA's list 'valid' now and then; NAME_best.weights "
+        "is the state with the best",
+    ),
+    "-mAP_epochs": Flag(
+        int, "with -map: every so many epochs, but at least 100 iterations (4)", "N"
+    ),
+    "-thresh": Flag(float, "with -map: confidence from which TP and FP are counted (.25)", "F"),
+    "-iou_thresh": Flag(float, "with -map: overlap by which a truth is found (.5)", "F"),
+}
 GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
 NOGPU = Flag(bool, "use the CPU even where there is a GPU")
 JSON = Flag(bool, "print the result as JSON")
@@ -60,6 +72,7 @@ COMMANDS = (
                 str, "add a line per iteration with the digest of every tensor", "FILE"
             ),
             "-portable": PORTABLE,
+            **EVALUATION,
             "-dont_show": DONT_SHOW,
             "-i": GPU,
             "-nogpu": NOGPU,
@@ -69,6 +82,8 @@ COMMANDS = (
         "milestone to the next; keepstate = K, milestones that a run can go on from (all). For "
         "pictures: bad = stop, or skip those that cannot be decoded; sampling = epoch, or "
         "replacement; cache = folder of what can be had again; cache_gb = of remote files (20). "
+        "For -map: valid = the list to measure on (train); patience = evaluations without a better "
+        "mAP after which the run is finished (none). "
         "Exit status 0: finished; 75: stopped, the same command goes on; 2: a mistake in the "
         "input; 1: not finite.",
         before="relume.kernels:recreate",
@@ -318,7 +333,7 @@ COMMANDS = (
 )
 
 FLAGS_NOT_YET = frozenset([
-    "-map", "-mAP_epochs", "-gpus", "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
+    "-gpus", "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
     "-benchmark_layers", "-json_port", "-http_post_host", "-avgframes", "-s", "-hier",
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""

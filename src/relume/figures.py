@@ -10,9 +10,10 @@ from contextlib import contextmanager
 os.environ["MPLBACKEND"] = "agg"
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "Figure", "fixed_style", "png", "printable"]
+__all__ = ["COLOURS", "Axes", "Figure", "fixed_style", "png", "printable"]
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000")
 """Okabe and Ito's palette without its yellow: told apart by colour-blind people, and on white."""

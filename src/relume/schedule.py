@@ -11,6 +11,8 @@ import numpy as np
 from relume.draws import draw_uniforms
 from relume.formats.sections import Cfg, Net
 
+LEAST_INTERVAL = 100
+"""Iterations between two evaluations, at least."""
 RESIZE_EVERY = 10
 """Iterations that share one multi-scale size."""
 FULL_SIZE_AT_END = 100
@@ -98,6 +100,40 @@ def input_size(cfg: Cfg, seed: int, iteration: int) -> tuple[int, int]:
     if value < 1 and (width > net.width or height > net.height):
         return net.width, net.height
     return width, height
+
+
+def evaluation_interval(net: Net, images: int, epochs: int) -> int:
+    """Return the iterations from one evaluation of `-map` to the next.
+
+    Args:
+        net: of the run.
+        images: lines of the list that is trained on.
+        epochs: as -mAP_epochs says.
+    Source:
+        AlexeyAB/darknet 59596d78 src/detector.c train_detector (calc_map_for_each).
+    """
+    return max(LEAST_INTERVAL, epochs * images // net.batch)
+
+
+def is_evaluated(net: Net, interval: int, iteration: int) -> bool:
+    """Tell whether the state after `iteration` is evaluated.
+
+    That is the last one, and those at whole intervals behind the first, which comes no sooner
+    than the end of burn_in. Darknet counts intervals from the start of the process.
+
+    Source:
+        AlexeyAB/darknet 59596d78 src/detector.c train_detector (next_map_calc).
+    """
+    behind_first = iteration - max(net.burn_in, interval)
+    return iteration == net.max_batches or (behind_first >= 0 and behind_first % interval == 0)
+
+
+def next_evaluation(net: Net, interval: int, iteration: int) -> int:
+    """Return the first iteration behind `iteration` that is evaluated."""
+    first = max(net.burn_in, interval)
+    done = max((iteration - first) // interval, -1)
+    following = first + (done + 1) * interval
+    return net.max_batches if iteration < net.max_batches < following else following
 
 
 def _resized(net: Net, value: np.float32) -> tuple[int, int]:

@@ -117,6 +117,7 @@ class TrainingProgress:
     def __init__(self, done: int, total: int) -> None:
         self._total = total
         self._times: deque[tuple[float, int]] = deque([(time.monotonic(), done)], RECENT + 1)
+        self._map: dict[str, str] = {}
         self._progress = _bar(transient=False)
         if self._progress is not None:
             self._task = self._progress.add_task("", completed=done, total=total, parts={})
@@ -159,9 +160,14 @@ class TrainingProgress:
                 "speed": f"{batch / per_iteration:.3g} images/s",
                 "left": f"{_duration(left_s)} left",
                 "unsaved": f"unsaved {unsaved[0]} ({_duration(unsaved[1])})",
+                **self._map,
             }
             self._progress.update(self._task, completed=iteration, parts=parts)
         return line
+
+    def evaluation(self, last_map: float, best_map: float) -> None:
+        """Show the newest mAP and the best, 0 to 1, from the next iteration on."""
+        self._map = {"map": f"mAP {100 * last_map:.1f} % (best {100 * best_map:.1f})"}
 
     def close(self) -> None:
         """Stop drawing."""

@@ -26,7 +26,9 @@ from relume.formats.lexer import excerpt
 from relume.formats.sections import Cfg
 from relume.lists.identity import list_identity
 from relume.lists.label_files import LabelFiles
+from relume.schedule import evaluation_interval
 from relume.training_set import read_all_labels, read_images
+from relume.validation_set import ValidationSet, read_validation_set
 
 Warn = Callable[[str], None]
 """Takes one line of text for the person."""
@@ -43,6 +45,29 @@ STOP, SKIP = "stop", "skip"
 """The values of `bad`. Neither changes a number: where a run stops there is none."""
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluations:
+    """How a run measures itself (`-map`): this changes files, and no weight."""
+
+    valid: ValidationSet
+    interval: int
+    """Iterations from one to the next (schedule.py)."""
+    epochs: int = 4
+    iou_thresh: float = 0.5
+    patience: int | None = None
+    """Evaluations without a better one that end the run; None: none do."""
+
+    def keys(self) -> dict[str, str]:
+        """Return what a checkpoint keeps of it; see docs/checkpoint-format.md."""
+        keys = {
+            "map.valid": list_identity(self.valid.images.entries),
+            "map.labels": self.valid.label_digest(),
+            "map.epochs": str(self.epochs),
+            "map.iou_thresh": repr(self.iou_thresh),
+        }
+        return keys if self.patience is None else {**keys, "map.patience": str(self.patience)}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that can change a number, but for the start weights (see train/start.py)."""
@@ -54,6 +79,8 @@ class Recipe:
     """Per listed picture [N,5] float32: class, x, y, w, h relative to the picture."""
     seed: int
     sampling: str = EPOCH
+    evaluations: Evaluations | None = None
+    """None: without -map."""
 
     def keys(self) -> dict[str, str]:
         """Return every value that can change a number, canonical, one key each."""
@@ -63,6 +90,7 @@ class Recipe:
             "images": self.images.identity or list_identity(self.images.entries),
             # Runs that began before there was a choice have no such key.
             **({} if self.sampling == EPOCH else {"sampling": self.sampling}),
+            **({} if self.evaluations is None else self.evaluations.keys()),
         }
 
     def label_digests(self) -> npt.NDArray[np.uint64]:
@@ -99,6 +127,8 @@ class Operation:
     """Folder of what is read once and can be had again: indexes of long lists, remote files."""
     cache_gb: float = 20.0
     """Gigabytes of remote files that are kept."""
+    thresh: float = 0.25
+    """Confidence above which the lines of an evaluation count; mAP has none."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +145,10 @@ class Flags:
 
     seed: int | None = None
     workers: int | None = None
+    map: bool = False
+    map_epochs: int = 4
+    thresh: float = 0.25
+    iou_thresh: float = 0.5
 
 
 def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
@@ -149,7 +183,8 @@ def read_spec(data: str, cfg: str, flags: Flags, warn: Warn) -> RunSpec:
             f"{cfg}:{network.net.line}: {' and '.join(network.net.ignored)} without effect, as in "
             "Darknet: cutmix is for classifiers, and it or mosaic takes the place of mixup"
         )
-    recipe = Recipe(network, names, images, labels, seed, sampling)
+    measured = evaluations_of(data_file, network, len(images.paths), operation, flags, warn)
+    recipe = Recipe(network, names, images, labels, seed, sampling, measured)
     return RunSpec(recipe, operation)
 
 
@@ -160,6 +195,52 @@ def check_settings(arguments: Sequence[str], flags: object, screen: object) -> N
     check_classes(data_file, cfg)
     operation_of(data_file, cfg, Flags())
     sampling_of(data_file)
+    patience_of(data_file)
+
+
+def evaluations_of(
+    data_file: DataFile, cfg: Cfg, images: int, operation: Operation, flags: Flags, warn: Warn
+) -> Evaluations | None:
+    """Return how the run measures itself; None without -map.
+
+    Args:
+        data_file: its `valid`, else `train`, names the pictures.
+        cfg: of the run.
+        images: lines of the list that is trained on.
+        operation: of the run.
+        flags: what the command line says.
+        warn: takes a line about what a person should know.
+    Raises:
+        InputError: the list, a label or a number cannot be used.
+    """
+    patience = patience_of(data_file)
+    if not flags.map:
+        if patience is not None:
+            place = f"{data_file.path}:{data_file.lines['patience']}"
+            warn(f"{place}: patience={patience} has an effect with -map only")
+        return None
+    key = "valid" if "valid" in data_file.values else "train"
+    if key == "train":
+        warn(f"{data_file.path}: names no list 'valid': -map measures on 'train', as Darknet does")
+    classes, where = cfg.heads[-1].classes, (operation.cache, operation.cache_gb)
+    valid = read_validation_set(data_file, key, classes, *where, warn)
+    interval = evaluation_interval(cfg.net, images, flags.map_epochs)
+    return Evaluations(valid, interval, flags.map_epochs, flags.iou_thresh, patience)
+
+
+def patience_of(data_file: DataFile) -> int | None:
+    """Return after how many evaluations without a better one the run ends; None: after none.
+
+    Raises:
+        DataFileError: the value is none.
+    """
+    if "patience" not in data_file.values:
+        return None
+    patience = data_file.integer("patience", 1)
+    if patience < 1:
+        place = f"{data_file.path}:{data_file.lines['patience']}"
+        raise DataFileError(place, f"patience={patience}", "a number of evaluations, 1 or more")
+    return patience
 
 
 def sampling_of(data_file: DataFile) -> str:
@@ -243,6 +324,7 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         cache_gb=cache_gigabytes(data_file),
         workers=workers,
         bad=_choice(data_file, "bad", (STOP, SKIP), ", for pictures that cannot be decoded"),
+        thresh=flags.thresh,
     )
 
 

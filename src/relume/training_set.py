@@ -36,21 +36,24 @@ REMOTE_READERS = 32
 Warn = Callable[[str], None]
 
 
-def read_images(data_file: DataFile, cache: Path, cache_gb: float, warn: Warn) -> ImageList:
-    """Read the list of pictures that `train=` names, which may be on an object store.
+def read_images(
+    data_file: DataFile, cache: Path, cache_gb: float, warn: Warn, key: str = "train"
+) -> ImageList:
+    """Read the list of pictures that a key of the data file names, perhaps on an object store.
 
     Args:
         data_file: that names it.
         cache: folder of what can be had again.
         cache_gb: gigabytes of remote files that are kept there.
         warn: takes a line about what a person should know.
+        key: train, or another that names a list.
     Raises:
         DataFileError: the list cannot be read, or a picture does not exist.
         Unavailable: a store does not give it.
     """
-    path, remote = list_on_disk("train", data_file, cache, cache_gb, warn)
+    path, remote = list_on_disk(key, data_file, cache, cache_gb, warn)
     images = read_list(path, data_file.path, cache, warn, remote)
-    text = data_file.text("train")
+    text = data_file.text(key)
     return replace(images, path=text) if is_url(text) else images
 
 
@@ -85,7 +88,7 @@ def read_all_labels(images: ImageList, classes: int, warn: Warn) -> tuple[Boxes,
     labels = []
     missing: list[Path] = []
     useless: list[str] = []
-    for path, read in _label_files(images, classes, warn):
+    for path, read in label_files(images, classes, warn):
         labels.append(read.boxes)
         useless += [f"{path} box {row + 1}" for row in np.flatnonzero(never_used(read.boxes))]
         if read.missing:
@@ -100,7 +103,7 @@ def read_all_labels(images: ImageList, classes: int, warn: Warn) -> tuple[Boxes,
     return tuple(labels)
 
 
-def _label_files(images: ImageList, classes: int, warn: Warn) -> Iterator[tuple[Path, LabelFile]]:
+def label_files(images: ImageList, classes: int, warn: Warn) -> Iterator[tuple[Path, LabelFile]]:
     """Yield path and contents of the label files of a list; many at once from an object store."""
     paths = [label_path(image) for image in images.paths]
     if not any(isinstance(path, RemoteFile) for path in paths):

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from relume.commands import measure
 from relume.detector import load_network
 from relume.evaluate import coco_measure, validation
 from relume.evaluate.average_precision import ClassEvaluation, Counts, Evaluation
+from relume.evaluate.report import format_evaluation
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import format_weights
 from relume.model.detect import detect_image
@@ -73,7 +73,7 @@ MADE = Evaluation(
 
 
 def test_the_lines_are_darknets() -> None:
-    lines = measure.format_evaluation(MADE, NAMES)
+    lines = format_evaluation(MADE, NAMES)
 
     assert lines[0] == " detections_count = 11, unique_truth_count = 6  "
     assert lines[1].startswith("class_id = 0, name = cat, ap = 50.00%   \t (TP = 3, FP = 1) ")

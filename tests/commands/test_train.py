@@ -16,6 +16,7 @@ from relume.checkpoint import container, storage
 from relume.checkpoint.state import History, TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
 from relume.commands import train as train_command
+from relume.commands import watcher
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
 from relume.kernels import VARIABLES, machine_level
@@ -380,7 +381,7 @@ def test_a_chart_that_cannot_be_drawn_ends_no_training(
         raise OSError(errno.EMFILE, "Too many open files", "DejaVuSans.ttf")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_command, "draw_chart", no_font)
+        patch.setattr(watcher, "draw_chart", no_font)
         patch.setattr(chart, "EVERY", 2)
         ended = train()
 

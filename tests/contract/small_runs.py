@@ -11,10 +11,12 @@ from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch
 from relume.demo_pictures import write_data_set
+from relume.evaluate.average_precision import Evaluation
 from relume.model.network import Network
 from relume.spec import Flags, RunSpec, read_spec
 from relume.train import loop, step
 from relume.train.environment import declare
+from relume.train.evaluation import evaluation_due
 from relume.train.journal import Journal
 from relume.train.loop import Stop
 from relume.train.partial import Partial
@@ -62,9 +64,10 @@ def copied_run(source: Path, target: Path) -> Path:
     return target
 
 
-def read_run(folder: Path, **operation: int) -> RunSpec:
+def read_run(folder: Path, flags: Flags | None = None, **operation: int) -> RunSpec:
     """Read the run in `folder`."""
-    spec = read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), pytest.fail)
+    files = (str(folder / "obj.data"), str(folder / "net.cfg"))
+    spec = read_spec(*files, flags or Flags(), pytest.fail)
     return replace(spec, operation=replace(spec.operation, **operation))  # type: ignore[arg-type]
 
 
@@ -74,23 +77,28 @@ def train_until(
     start: StartFlags | None = None,
     said: list[str] | None = None,
     subdivision: int = 0,
+    flags: Flags | None = None,
+    evaluated: bool = False,
     **operation: int,
 ) -> TrainState:
     """Start or go on as the command does, in this process; stop after `iteration`.
 
-    And, if `subdivision` is not 0, after so many subdivisions of the next one. What is
-    said is added to `said`; without it, the training has nothing to say.
+    And, if `subdivision` is not 0, after so many subdivisions of the next one. An evaluation
+    that is due there is begun, and done only if `evaluated`. What is said is added to `said`;
+    without it, the training has nothing to say.
     """
     operation = {"workers": 0, "savelast": 1, **operation}
-    spec = read_run(folder, **operation)
-    state = start_of(folder, start, said)
+    spec = read_run(folder, flags, **operation)
+    state = start_of(folder, start, said, flags)
     end = None if iteration is None else (iteration, subdivision)
-    stop = Stop(requested=end is not None and state.reached >= end)
+    waits = evaluated and evaluation_due(spec.recipe, state)
+    stop = Stop(requested=end is not None and state.reached >= end and not waits)
     done = list(state.reached)
 
-    def watch(state: TrainState, report: Report) -> None:
+    def watch(state: TrainState, report: Report | Evaluation) -> None:
         done[:] = state.reached
-        stop.requested = state.reached == end
+        waits = evaluated and evaluation_due(spec.recipe, state)
+        stop.requested = state.reached == end and not waits
 
     def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
         step.train_subdivision(network, partial, mini_batch)
@@ -110,10 +118,13 @@ def train_until(
 
 
 def start_of(
-    folder: Path, start: StartFlags | None = None, said: list[str] | None = None
+    folder: Path,
+    start: StartFlags | None = None,
+    said: list[str] | None = None,
+    flags: Flags | None = None,
 ) -> TrainState:
     """Return the state from which the run in `folder` goes on."""
-    spec = read_run(folder)
+    spec = read_run(folder, flags)
     spec.operation.backup.mkdir(exist_ok=True)
     environment = declare(torch.get_num_threads(), CPU)
     said = [] if said is None else said

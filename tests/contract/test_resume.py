@@ -200,8 +200,9 @@ MUTANTS: dict[str, Mutate] = {
 # Left out of the mutants: replaced by today's on every start, so losing them loses nothing.
 REPLACED_AT_A_START = {"recipe.cfg_text", "recipe.names"}
 # Left out: empty in a run that never left its course, and whose pictures are all good;
-# test_course.py and test_skipping.py resume others.
+# test_course.py and test_skipping.py resume others; test_evaluations.py those with -map.
 EMPTY_HERE = {"history.marks", "progress.skipped"}
+EMPTY_HERE |= {"history.evaluations", "history.valid_digests"}
 
 
 def test_every_field_of_the_state_has_a_mutant() -> None:

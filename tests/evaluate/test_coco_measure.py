@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from relume.evaluate.coco_measure import measure_coco
 from relume.evaluate.detected import Detected
-from relume.evaluate.labelled import LabelledPicture
 from relume.model.detect import Detections
+from relume.validation_set import LabelledPicture
 from tests.model.darknet_loops import F
 
 pycocotools = pytest.importorskip("pycocotools.coco", reason="needs pycocotools (extra dev)")
@@ -33,7 +33,7 @@ def made(seed: int, pictures: int, most: int) -> tuple[list[LabelledPicture], li
         probabilities = np.maximum(generator.integers(-9, 9, (len(boxes), CLASSES)), 0) / 9
         detections = Detections(boxes, np.ones(len(boxes), F), probabilities.astype(F))
         labelled.append(LabelledPicture(Path(f"{index}.png"), "", truths))
-        found.append(Detected(index, size_px, detections))
+        found.append(Detected(index, size_px, detections, 0))
     return labelled, found
 
 
@@ -109,7 +109,7 @@ def test_figures_are_those_of_pycocotools(seed: int, pictures: int, most: int) -
 def test_nothing_found_is_worth_0() -> None:
     labelled, found = made(1, 3, 6)
     nothing = Detections(np.zeros((0, 4), F), np.zeros(0, F), np.zeros((0, CLASSES), F))
-    found = [Detected(item.index, item.size_px, nothing) for item in found]
+    found = [Detected(item.index, item.size_px, nothing, 0) for item in found]
 
     assert measure_coco(CLASSES, labelled, found).figures[0] == 0
 

@@ -9,12 +9,12 @@ import torch
 
 from relume.errors import DataFileError, ImageError
 from relume.evaluate.detected import Detected, Settings, detect_pictures
-from relume.evaluate.labelled import LabelledPicture, read_labelled_pictures
 from relume.evaluate.validation import evaluate_network
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import read_data_file
 from relume.model.detect import detect_image
 from relume.model.network import Network
+from relume.validation_set import LabelledPicture, read_validation_set
 from tests.cfg_texts import small_cfg
 from tests.model.darknet_loops import F
 
@@ -154,7 +154,13 @@ def test_pictures_come_with_their_labels_and_difficult_boxes(tmp_path: Path) -> 
     (tmp_path / "obj.data").write_text("valid = valid.txt\ndifficult = difficult.txt\n")
     said: list[str] = []
 
-    a, b = read_labelled_pictures(read_data_file(tmp_path / "obj.data"), "valid", 2, said.append)
+    def read() -> tuple[LabelledPicture, ...]:
+        data_file = read_data_file(tmp_path / "obj.data")
+        return read_validation_set(
+            data_file, "valid", 2, tmp_path / "cache", 1, said.append
+        ).pictures
+
+    a, b = read()
 
     assert a.truths.tolist() == [[1, 0.5, 0.5, 0.25, 0.25]]
     assert (len(a.difficult), len(b.truths), len(b.difficult)) == (2, 0, 0)
@@ -165,4 +171,4 @@ def test_pictures_come_with_their_labels_and_difficult_boxes(tmp_path: Path) -> 
     assert "pictures without a label file: 1 of 2" in said[0]
     (tmp_path / "difficult.txt").write_text("d.png\n")
     with pytest.raises(DataFileError, match="as many as in"):
-        read_labelled_pictures(read_data_file(tmp_path / "obj.data"), "valid", 2, said.append)
+        read()

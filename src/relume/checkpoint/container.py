@@ -22,6 +22,7 @@ import xxhash
 from zlib_ng import zlib_ng
 
 from relume.checkpoint.disk import Buffer
+from relume.checkpoint.evaluations import packed, unpacked
 from relume.checkpoint.state import (
     RECORD,
     History,
@@ -49,6 +50,7 @@ MANIFEST = "manifest.json"
 DARKNET = ""
 """No entry has this name."""
 PLAIN_REVISION = 5
+NOTHING = memoryview(b"")
 
 Parts = Sequence[Buffer]
 
@@ -103,6 +105,8 @@ def contents_of(state: TrainState, digest: bytes) -> Contents:
     }
     if state.subdivision:
         manifest["subdivision"] = state.subdivision
+    if state.history.evaluations:
+        manifest["evaluations"] = len(state.history.evaluations)
     darknet = darknet_parts(state, RELUME_REVISION)
     return Contents(manifest, {DARKNET: darknet, **_entries(state)})
 
@@ -277,6 +281,9 @@ def _entries(state: TrainState) -> dict[str, Parts]:
         "recipe/names.json": [_json(list(recipe.names))],
         "recipe/labels.bin": [bytes_of(recipe.label_digests)],
     }
+    if history.evaluations:  # a run without has no such entries
+        entries["history/evaluations.bin"] = [packed(history.evaluations)]
+        entries["history/valid.bin"] = [bytes_of(history.valid_digests)]
     for group in sorted(state.groups):
         entries[f"state/{group}.safetensors"] = tensor_parts(state.groups[group])
     return entries
@@ -305,6 +312,8 @@ def _read(data: Buffer, place: object) -> TrainState:
         start=marks["start"],
         records=np.frombuffer(bytes(entries.pop("history/iterations.bin")), RECORD),
         marks=tuple(Mark(**mark) for mark in marks["marks"]),
+        evaluations=unpacked(entries.pop("history/evaluations.bin", NOTHING)),
+        valid_digests=np.frombuffer(entries.pop("history/valid.bin", NOTHING), "<u8"),
     )
     progress = Progress(**{"skipped": (), **_parsed(entries.pop("progress.json"))})
     progress = replace(progress, skipped=tuple(progress.skipped))

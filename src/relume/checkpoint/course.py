@@ -80,6 +80,8 @@ TRAINING_OF_LAYERS = frozenset(
 )
 """Keys of layers that steer the training and leave the network's shape alone."""
 DETECTION = frozenset(["nms_kind", "beta_nms"])
+EVALUATION = "map."
+"""How the keys of `-map` begin."""
 WITHOUT_EFFECT = "net.letter_box", "False"
 """Stands in every recipe and in no course: letter_box was once a key of detection only."""
 ABSENT = "absent"
@@ -97,7 +99,7 @@ def new_course(recipe: RecipeRecord) -> str:
     for key in sorted(recipe.keys):
         if (key, recipe.keys[key]) == WITHOUT_EFFECT:
             continue
-        if not _of_schedule(key) and not _of_detection(key):
+        if not _of_schedule(key) and not _of_detection(key):  # nor the keys of -map
             hasher.update(f"{key}={recipe.keys[key]}\n".encode())
     hasher.update(np.ascontiguousarray(recipe.label_digests).data)
     return hasher.hexdigest()
@@ -160,6 +162,16 @@ def same_run(one: TrainState, other: TrainState) -> bool:
     """
     done = min(one.iteration, other.iteration)
     return one.course == other.course and _agree_until(done, one.history, other.history)
+
+
+def is_on_the_way(one: TrainState, other: TrainState) -> bool:
+    """Tell whether the run of `other` was in this state, under whatever recipe."""
+    count = len(one.history.evaluations)
+    return (
+        one.iteration <= other.iteration
+        and one.history.evaluations == other.history.evaluations[:count]
+        and _agree_until(one.iteration, one.history, other.history)
+    )
 
 
 def parted_by_change(one: TrainState, other: TrainState) -> bool:
@@ -236,7 +248,8 @@ def _of_schedule(key: str) -> bool:
 
 
 def _of_detection(key: str) -> bool:
-    return key.rpartition(".")[2] in DETECTION
+    """Tell whether a key changes what is found or measured, and no weight."""
+    return key.rpartition(".")[2] in DETECTION or key.startswith(EVALUATION)
 
 
 def _of_shape(key: str) -> bool:

@@ -112,7 +112,7 @@ class Candidates:
 def candidates(folder: Path, name: str) -> Candidates:
     """Return what a start would look at, without verifying anything.
 
-    Plain weights files (`_best`, `_final`, Darknet's own) hold no state and do not count.
+    Plain weights files (`_final`, Darknet's own) hold no state and do not count.
     """
     last = folder / f"{name}_last.weights"
     unreadable: list[Rejected] = []
@@ -120,12 +120,12 @@ def candidates(folder: Path, name: str) -> Candidates:
     claims = []
     for path in run_files(folder, name):
         try:
-            position = claimed_position(path)
+            claim = _claim(path)
         except (RelumeError, OSError) as error:
             unreadable.append(_rejected(path, error))
             continue
-        if position is not None:
-            claims.append((position, path == last, path))
+        if claim is not None:
+            claims.append((claim, path == last, path))
         elif path == last:
             foreign_last.append(Rejected(path, f"{path}: holds no training state"))
     ordered = tuple(path for _, _, path in sorted(claims, reverse=True))
@@ -187,6 +187,12 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
         WeightsError: not even a weights file.
         OSError: the disk does not give it.
     """
+    claim = _claim(path)
+    return claim and claim[:2]
+
+
+def _claim(path: Path) -> tuple[int, int, int] | None:
+    """Return the claimed position, and how many evaluations have been done."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
@@ -194,11 +200,12 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
             return None
         try:
             manifest = container.read_manifest_of(file)
-            return int(manifest["iteration"]), int(manifest.get("subdivision", 0))
+            subdivision = int(manifest.get("subdivision", 0))
+            return int(manifest["iteration"]), subdivision, int(manifest.get("evaluations", 0))
         except Exception as error:  # a damaged archive can fail in any way
             if isinstance(error, OSError) and not_given(path, error):
                 raise
-            return sys.maxsize, 0
+            return sys.maxsize, 0, 0
 
 
 def run_of(path: Path) -> str | None:
@@ -206,7 +213,7 @@ def run_of(path: Path) -> str | None:
     longer = path.name.removesuffix(".backup")  # of X_1.backup: X_1, if there is such a run
     if (path.parent / f"{longer}_last.weights").exists():
         return longer
-    match = re.fullmatch(r"(.+?)(_\d+\.weights|_last\.weights|(_\d+)?\.backup)", path.name)
+    match = re.fullmatch(r"(.+?)(_\d+\.weights|_(last|best)\.weights|(_\d+)?\.backup)", path.name)
     return match and match[1]
 
 

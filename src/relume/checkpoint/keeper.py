@@ -2,7 +2,8 @@
 
 Two generations always exist: `NAME_last.weights` and the state before it in `NAME.backup`.
 Milestones come twice, independently written: `NAME_ITER.weights` and `NAME_ITER.backup`, the
-second for the newest milestone only. At the end `_last` and `NAME.backup` both hold the final
+second for the newest milestone only. `NAME_best.weights`, the state of the best mAP, is durable
+before any checkpoint that knows of it. At the end `_last` and `NAME.backup` both hold the final
 state, and `NAME_final.weights` the plain weights.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.evaluations import is_best, is_evaluated_state
 from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
 from relume.checkpoint.hands import Hands
@@ -57,6 +59,8 @@ class Keeper:
     """Memory for a copy; None while a save under way uses it."""
     _due_milestones: dict[int, Parts] = field(init=False, default_factory=dict)
     """Milestones that the disk has not taken yet; each keeps the memory of its copy."""
+    _due_best: Parts | None = field(init=False, default=None)
+    """The state of the best mAP, if the disk has not taken it yet; likewise."""
     _home: storage.Home = field(init=False)
     _failing: bool = field(init=False, default=False)
     _has_just_saved: bool = field(init=False, default=False)
@@ -69,7 +73,9 @@ class Keeper:
     def __post_init__(self) -> None:
         self._home = storage.home(self.folder, self.name)
 
-    def offer(self, state: TrainState, digest: bytes | None = None) -> None:
+    def offer(
+        self, state: TrainState, digest: bytes | None = None, awaits_evaluation: bool = False
+    ) -> None:
         """Save what is due at this state, in the background; the state is copied first.
 
         With a fixed savelast waits for the save before, so what is due is always written;
@@ -79,15 +85,20 @@ class Keeper:
         Args:
             state: at the end of an iteration.
             digest: of the state, where it is known.
+            awaits_evaluation: it is offered again with its mAP, and is a milestone only then.
         Raises:
             StorageError: the disk has refused more milestones than memory should be kept for.
         """
         began = self.clock()
         # A save handed over at the last iteration's end stood beside this one, if only in part.
-        self._pace.note(began, saving=self._has_just_saved or self._is_saving())
+        if is_evaluated_state(state):
+            self._pace.skip(began)
+        else:
+            self._pace.note(began, saving=self._has_just_saved or self._is_saving())
         self._has_just_saved = False
-        milestone = state.iteration % self.saveweights == 0
-        if not (milestone or self._is_due(state.iteration)):
+        milestone = state.iteration % self.saveweights == 0 and not awaits_evaluation
+        best = is_best(state)
+        if not (milestone or best or self._is_due(state.iteration)):
             return
         self._wait(but_for=1 if self.savelast is None else 0)
         image, self._spare = self._spare or FileImage(), None
@@ -95,7 +106,7 @@ class Keeper:
         stall_s = self.clock() - began
         self._has_just_saved = True
         self._under_way.append(
-            self._writer.start(self._save, image, state.iteration, milestone, began, stall_s)
+            self._writer.start(self._save, image, state.iteration, milestone, best, began, stall_s)
         )
 
     def unsaved(self, iteration: int) -> tuple[int, float]:
@@ -114,15 +125,23 @@ class Keeper:
         return any(not save.done() for save in self._under_way)
 
     def _save(
-        self, image: FileImage, iteration: int, milestone: bool, left_at: float, stall_s: float
+        self,
+        image: FileImage,
+        iteration: int,
+        milestone: bool,
+        best: bool,
+        left_at: float,
+        stall_s: float,
     ) -> None:
         size_bytes = 0
         began_s = time.thread_time()
+        if best:
+            self._due_best = [image.file(self._hands)]
         if milestone:
             self._due_milestones[iteration] = [image.file(self._hands)]
         try:
             self._home.check()
-            self._save_due_milestones()
+            self._save_due_files()
             pieces = image.pieces(self._hands)
             size_bytes = storage.write_stream_durably(
                 self._last, pieces, self._before_last, self._hands
@@ -141,7 +160,8 @@ class Keeper:
                 self.warn(f"saved again at iteration {iteration}")
             self._failing = False
             self._durable = (iteration, left_at)
-        if iteration not in self._due_milestones:  # which hold on to the copy's memory
+        held = iteration in self._due_milestones or (best and self._due_best is not None)
+        if not held:  # else they hold on to the copy's memory
             self._spare = image
         # Waiting for the disk costs the training nothing; the processor's time does, and
         # whatever else made its iterations longer (a disk that the pictures come from as well).
@@ -149,8 +169,11 @@ class Keeper:
         cost_s = stall_s + max(processor_s, self._pace.taken_slowdown_s())
         self._save_from = self.clock() + pause_after(cost_s, size_bytes, self.savebudget_gb)
 
-    def _save_due_milestones(self) -> None:
-        """Write milestones first: a `_last` behind one that is missing would skip it for good."""
+    def _save_due_files(self) -> None:
+        """Write best and milestones first: a `_last` behind one would skip it for good."""
+        if self._due_best is not None:
+            self._save_best(self._due_best)
+            self._due_best = None
         for iteration in sorted(self._due_milestones):
             self._save_milestone(iteration, self._due_milestones[iteration])
             del self._due_milestones[iteration]
@@ -167,22 +190,28 @@ class Keeper:
         while self._under_way and (len(self._under_way) > but_for or self._under_way[0].done()):
             self._under_way.popleft().result()
 
-    def stop(self, state: TrainState) -> None:
+    def stop(self, state: TrainState, awaits_evaluation: bool = False) -> None:
         """Make `state` durable before the process ends, and write what a kill left undone.
 
+        Args:
+            state: the last one, or the first.
+            awaits_evaluation: as in `offer`.
         Raises:
             StorageError: it could not be written.
         """
         self._wait()
         if state.iteration or state.subdivision:
-            self._stop(state, container.packed_parts(state))
+            self._stop(state, container.packed_parts(state), awaits_evaluation)
         else:
             self._durable = (0, self.clock())  # there is nothing yet that could be lost
 
-    def _stop(self, state: TrainState, data: Parts) -> None:
+    def _stop(self, state: TrainState, data: Parts, awaits_evaluation: bool) -> None:
         self._home.check()
-        self._save_due_milestones()
-        if state.iteration and state.iteration % self.saveweights == 0 and not state.subdivision:
+        self._save_due_files()
+        if is_best(state):
+            self._save_best(data)
+        is_due = state.iteration and state.iteration % self.saveweights == 0
+        if is_due and not (state.subdivision or awaits_evaluation):
             # One that is there stays: it may be that of the course before an allowed change.
             self._save_milestone(state.iteration, data, only_missing=True)
         if self._failing or not _holds_checkpoint(self._last, data):
@@ -202,7 +231,7 @@ class Keeper:
         """
         self._wait()
         data = container.packed_parts(state)
-        self._stop(state, data)
+        self._stop(state, data, awaits_evaluation=False)
         final = self.folder / f"{self.name}_final.weights"
         for path, contents in ((self._before_last, data), (final, container.darknet_parts(state))):
             if not _holds(path, contents):
@@ -215,6 +244,11 @@ class Keeper:
         except (RelumeError, OSError):
             return False
         return position is not None and position[0] == iteration and position[1] > 0
+
+    def _save_best(self, data: Parts) -> None:
+        path = self.folder / f"{self.name}_best.weights"
+        if not _holds(path, data):
+            storage.write_durably(path, *data)
 
     def _save_milestone(self, iteration: int, data: Parts, only_missing: bool = False) -> None:
         milestone = self.folder / f"{self.name}_{iteration}.weights"

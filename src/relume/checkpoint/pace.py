@@ -32,6 +32,10 @@ class Pace:
             (self._disturbed_s if saving else self._undisturbed_s).append(now - self._last_at)
         self._last_at = now
 
+    def skip(self, now: float) -> None:
+        """Note that what ended at `now` was no iteration."""
+        self._last_at = now
+
     def taken_slowdown_s(self) -> float:
         """Return the seconds lost since the last call."""
         disturbed, self._disturbed_s = self._disturbed_s, []

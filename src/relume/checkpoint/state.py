@@ -46,6 +46,22 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What an evaluation found (`-map`)."""
+
+    iteration: int
+    """After which."""
+    map: float
+    """Mean average precision, 0 to 1."""
+    measure: int
+    """64 bits that stand for what it was measured by (evaluations.py); only values with the same
+    ones can be compared."""
+
+
+NO_DIGESTS: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True)
 class History:
     """Losses and state digests of all iterations after `start`, and the marks between them."""
 
@@ -53,6 +69,10 @@ class History:
     """Iterations done before the first record (a run that began from Darknet's own file)."""
     records: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, RECORD))
     marks: tuple[Mark, ...] = ()
+    evaluations: tuple[Measured, ...] = ()
+    """In their order; at most one after an iteration."""
+    valid_digests: npt.NDArray[np.uint64] = field(default_factory=lambda: NO_DIGESTS)
+    """Of every validation picture with its labels, as the newest evaluation found them."""
 
     @property
     def iteration(self) -> int:

@@ -13,8 +13,8 @@ from relume.errors import DataFileError, ImageError, UsageError
 from relume.evaluate.average_precision import POINTS, Counts, Evaluation
 from relume.evaluate.coco_measure import NAMES, CocoMeasure, measure_coco, required_library
 from relume.evaluate.detected import Detected, Settings, detect_pictures
-from relume.evaluate.labelled import LabelledPicture, read_labelled_pictures
 from relume.evaluate.recall import Covered, with_picture
+from relume.evaluate.report import format_evaluation
 from relume.evaluate.validation import evaluate_network
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import DataFile, read_data_file
@@ -23,8 +23,9 @@ from relume.model.detect import nms_obj
 from relume.model.inference import run_fused
 from relume.model.network import Network
 from relume.screen import Screen
-from relume.spec import names_of
+from relume.spec import cache_folder, cache_gigabytes, names_of
 from relume.train import environment
+from relume.validation_set import LabelledPicture, read_validation_set
 
 NOT_ALL = 2
 """Exit status if a picture could not be read; the others have been looked at."""
@@ -119,51 +120,6 @@ def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
             screen.line(line)
         screen.line(f"Total Detection Time: {time.monotonic() - began_s:.0f} Seconds")
     return trouble.status
-
-
-def format_evaluation(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
-    """Return Darknet's lines; behind what it says of a class stands what else is known.
-
-    Source: AlexeyAB src/detector.c validate_detector_map.
-    """
-    total = evaluation.counts
-    lines = [
-        f" detections_count = {evaluation.detections}, unique_truth_count = {total.truths}  ",
-    ]
-    for number, (name, one) in enumerate(zip(names, evaluation.classes, strict=True)):
-        counts = one.counts
-        lines.append(
-            f"class_id = {number}, name = {name}, ap = {one.average_precision * 100:2.2f}%   \t "
-            f"(TP = {counts.true_positives}, FP = {counts.false_positives}) "
-            f"  FN = {counts.false_negatives}, precision = {counts.precision:1.2f}, "
-            f"recall = {counts.recall:1.2f}, F1-score = {counts.f1_score:1.2f}, "
-            f"average IoU = {counts.average_iou * 100:2.2f} %"
-        )
-    given = f" for conf_thresh = {evaluation.thresh:1.2f}, "
-    of = "used Area-Under-Curve for each unique Recall "
-    if evaluation.points:
-        of = f"used {evaluation.points} Recall-points "
-    precision = evaluation.mean_average_precision
-    lines += [
-        "",
-        f"{given}precision = {total.precision:1.2f}, recall = {total.recall:1.2f}, "
-        f"F1-score = {total.f1_score:1.2f} ",
-        f"{given}TP = {total.true_positives}, FP = {total.false_positives}, "
-        f"FN = {total.false_negatives}, average IoU = {total.average_iou * 100:2.2f} % ",
-        "",
-        f" IoU threshold = {evaluation.iou_thresh * 100:2.0f} %, {of}",
-        f" mean average precision (mAP@{evaluation.iou_thresh:0.2f}) = {precision:f}, "
-        f"or {precision * 100:2.2f} % ",
-    ]
-    absent = [
-        name for name, one in zip(names, evaluation.classes, strict=True) if not one.counts.truths
-    ]
-    if absent:
-        lines.append(
-            f" of {len(names)} classes {len(absent)} have no truths and count as 0 (first "
-            f"{absent[0]}); over the others it is {evaluation.mean_over_present * 100:2.2f} %"
-        )
-    return lines
 
 
 def _as_json(evaluation: Evaluation, names: Sequence[str]) -> dict[str, object]:
@@ -267,7 +223,8 @@ def _recall_line(index: int, so_far: Covered) -> str:
 
 
 def _labelled(job: Job, screen: Screen) -> tuple[LabelledPicture, ...]:
-    return read_labelled_pictures(job.data_file, "valid", len(job.names), screen.warn)
+    where = (cache_folder(job.data_file), cache_gigabytes(job.data_file))
+    return read_validation_set(job.data_file, "valid", len(job.names), *where, screen.warn).pictures
 
 
 def picture_progress(screen: Screen, total: int, shown: bool) -> Callable[[int], None]:

@@ -8,6 +8,7 @@ import torch
 
 from relume.checking.before_training import told_of_known_pictures, warnings_before_training
 from relume.checkpoint import storage
+from relume.checkpoint.evaluations import best_of, comparable, without_a_better_one
 from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
@@ -15,6 +16,7 @@ from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
 from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
+from relume.commands.watcher import Watcher, write_chart
 from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
@@ -22,13 +24,12 @@ from relume.kernels import PORTABLE
 from relume.screen import Screen
 from relume.spec import Flags, Operation, RunSpec, read_spec
 from relume.train import environment
-from relume.train.chart import Rhythm, draw_chart
+from relume.train.evaluation import evaluation_due, has_lost_patience, is_finished
 from relume.train.journal import Journal
 from relume.train.loop import Live, Stop, begin
 from relume.train.loop import train as train_loop
 from relume.train.rerun import Wishes, in_this_environment
 from relume.train.start import StartFlags, starting_state
-from relume.train.step import Report
 
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
@@ -40,7 +41,7 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Train from the beginning or from where the last run stopped; return the exit status."""
     data, cfg = arguments[:2]
     device, threads, max_time = compute_device(flags), _threads(flags), max_time_s(flags)
-    spec = read_spec(data, cfg, _flags(flags), screen.warn)
+    spec = read_spec(data, cfg, flags_of(flags), screen.warn)
     folder, name = spec.operation.backup, spec.operation.name
     storage.make_folder(folder)
     with storage.locked(folder, name) as held, _log(folder / f"{name}.log") as note:
@@ -121,58 +122,62 @@ def _run(
     digests: TensorDigests | None,
 ) -> int:
     folder, name = spec.operation.backup, spec.operation.name
-    total = spec.recipe.cfg.net.max_batches
-    began_iteration, began_seen = live.state.iteration, live.seen
-    if began_iteration >= total:
-        say(
-            f"'{name}' is finished: {began_iteration} iterations of max_batches={total} are done; "
-            f"to go on, raise max_batches in {spec.recipe.cfg.path} (with random=1, or a policy "
-            "that depends on max_batches, that changes the run: add -allow-change)"
-        )
-    progress = screen.training(began_iteration, total)
-    chart_rhythm = Rhythm()
-
-    def watch(state: TrainState, report: Report) -> None:
-        average = state.progress.average_loss or 0.0
-        batch = spec.recipe.cfg.net.batch
-        if digests is not None:
-            digests.append(state)
-        try:
-            unsaved = keeper.unsaved(state.iteration)
-            line = progress.iteration(
-                state.iteration, report.loss, average, report.rate, batch, unsaved
-            )
-            note(line)
-            if chart_rhythm.is_due(state.iteration):
-                with chart_rhythm.measured():
-                    _write_chart(spec, state)
-        except BrokenPipeError:
-            stop.requested = True  # who read the lines has gone, as `head` does
-        except StorageError as error:
-            say(f"training goes on: {error}")
-
+    began, began_seen = live.state, live.seen
+    if is_finished(spec.recipe, began):
+        say(_told_of_the_end(spec, began))
+    progress = screen.training(began.iteration, spec.recipe.cfg.net.max_batches)
     keeper = _keeper(spec.operation, say)
+    watcher = Watcher(spec, stop, keeper, progress, screen.line, note, say, digests)
     with (
         closing(keeper),
-        closing(Journal(folder / f"{name}.journal.jsonl", live.state.history, say)) as journal,
+        closing(Journal(folder / f"{name}.journal.jsonl", began.history, say)) as journal,
     ):
-        end = train_loop(spec, live, keeper, journal, stop, watch)
+        end = train_loop(spec, live, keeper, journal, stop, watcher.watch)
+    finished = is_finished(spec.recipe, end)
     try:
-        _write_chart(spec, end)
+        write_chart(spec, end)
     except StorageError as error:
-        if end.iteration >= total:
+        if finished:
             raise
         say(f"saved, but without the chart: {error}")
     progress.close()
-    if end.iteration >= total:
-        if end.iteration > began_iteration:
-            say(f"finished: {folder / f'{name}_final.weights'}")
-        return 0
-    say(_farewell(end, end.progress.seen == began_seen, stop.requested))
-    return TEMPORARY_FAILURE
+    if not finished:
+        say(_farewell(spec, end, end.progress.seen == began_seen, stop.requested))
+        return TEMPORARY_FAILURE
+    if not is_finished(spec.recipe, began):
+        if has_lost_patience(spec.recipe, end) and end.iteration < spec.recipe.cfg.net.max_batches:
+            say(_told_of_patience(spec, end))
+        say(f"finished: {folder / f'{name}_final.weights'}")
+    if best := best_of(comparable(end)):
+        path, percent = folder / f"{name}_best.weights", 100 * best.map
+        gone = "" if path.exists() else " (gone)"
+        say(f"best: {path}{gone}, mAP {percent:.2f} % after iteration {best.iteration}")
+    return 0
 
 
-def _farewell(end: TrainState, idle: bool, asked: bool) -> str:
+def _told_of_the_end(spec: RunSpec, state: TrainState) -> str:
+    """Say that a run is finished, and how it goes on."""
+    name, total = spec.operation.name, spec.recipe.cfg.net.max_batches
+    if state.iteration < total:
+        return f"'{name}' is finished: {_told_of_patience(spec, state)}; a higher patience goes on"
+    return (
+        f"'{name}' is finished: {state.iteration} iterations of max_batches={total} are done; "
+        f"to go on, raise max_batches in {spec.recipe.cfg.path} (with random=1, or a policy "
+        "that depends on max_batches, that changes the run: add -allow-change)"
+    )
+
+
+def _told_of_patience(spec: RunSpec, state: TrainState) -> str:
+    best = best_of(comparable(state))
+    assert best is not None
+    return (
+        f"stopped early after iteration {state.iteration} of {spec.recipe.cfg.net.max_batches}: "
+        f"{without_a_better_one(state)} evaluations (patience) without a better mAP than "
+        f"{100 * best.map:.2f} % after iteration {best.iteration}"
+    )
+
+
+def _farewell(spec: RunSpec, end: TrainState, idle: bool, asked: bool) -> str:
     """Say where a run was stopped: by a signal that asked for it, or by -max_time."""
     too_short = " before a subdivision was done" * idle
     over = "" if asked else f"the time of -max_time is over{too_short}; "
@@ -180,7 +185,8 @@ def _farewell(end: TrainState, idle: bool, asked: bool) -> str:
     goes_on = "goes on from there" if begun else "begins again: nothing is saved yet"
     if not begun and end.environment["kernels"] == PORTABLE:
         goes_on += ", so -portable is needed again"
-    return f"{over}stopped at {end.place}; the same command {goes_on}"
+    place = end.place + ", before its evaluation" * evaluation_due(spec.recipe, end)
+    return f"{over}stopped at {place}; the same command {goes_on}"
 
 
 def _keeper(operation: Operation, say: Note) -> Keeper:
@@ -195,20 +201,30 @@ def _keeper(operation: Operation, say: Note) -> Keeper:
     )
 
 
-def _write_chart(spec: RunSpec, state: TrainState) -> None:
-    operation = spec.operation
-    try:
-        picture = draw_chart(state.history, operation.name, spec.recipe.cfg.net.max_batches)
-    except OSError as error:  # a font that cannot be read, say
-        raise StorageError(operation.backup / "chart.png", f"cannot be drawn ({error})") from error
-    for file in (f"chart_{operation.name}.png", "chart.png"):
-        storage.write_durably(operation.backup / file, picture)
+def flags_of(flags: Values) -> Flags:
+    """Return what a command line says about the run itself.
 
-
-def _flags(flags: Values) -> Flags:
+    Raises:
+        UsageError: a number that cannot be used.
+    """
     seed, workers = flags.get("-seed"), flags.get("-workers")
+    epochs = int(flags.get("-mAP_epochs", 4))
+    if epochs < 1:
+        raise UsageError("-mAP_epochs", str(epochs), "1 or more")
+    for name in ("-thresh", "-iou_thresh"):
+        if name in flags and not 0 <= float(flags[name]) < 1:
+            raise UsageError(name, str(flags[name]), "0 to less than 1")
+    if not flags.get("-map"):
+        for name in ("-mAP_epochs", "-thresh", "-iou_thresh"):
+            if name in flags:
+                raise UsageError(name, "without -map", "-map, which measures while it trains")
     return Flags(
-        seed=None if seed is None else int(seed), workers=None if workers is None else int(workers)
+        seed=None if seed is None else int(seed),
+        workers=None if workers is None else int(workers),
+        map=bool(flags.get("-map")),
+        map_epochs=epochs,
+        thresh=float(flags.get("-thresh", 0.25)),
+        iou_thresh=float(flags.get("-iou_thresh", 0.5)),
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from relume.errors import UsageError
 from relume.evaluate.detected import Detected
-from relume.evaluate.labelled import LabelledPicture
 from relume.evaluate.result_lines import edges_xyxy_px
+from relume.validation_set import LabelledPicture
 
 NAMES = (
     *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),

@@ -60,6 +60,8 @@ class Detected:
     """Width and height of the picture."""
     detections: Detections
     """Relative to the picture."""
+    digest: int
+    """XXH3-64 of the picture's file."""
 
 
 def detect_pictures(
@@ -120,7 +122,7 @@ def _detect_batch(
         if settings.nms:
             kind, beta = nms_kind(heads), heads[-1].beta_nms
             detections = nms_sort(detections, settings.nms, kind, beta)
-        results.append(Detected(index, (width, height), detections))
+        results.append(Detected(index, (width, height), detections, picture.digest))
     return results
 
 

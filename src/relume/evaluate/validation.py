@@ -7,13 +7,13 @@ import numpy as np
 
 from relume.data.image import IMPATIENT
 from relume.data.patience import Patience
-from relume.errors import ImageError
+from relume.errors import ImageError, Undecodable
 from relume.evaluate.average_precision import Evaluation, evaluate_records
 from relume.evaluate.detected import Detected, Settings, detect_pictures
-from relume.evaluate.labelled import LabelledPicture
 from relume.evaluate.matching import Records, joined, match_detections
 from relume.model.detect import Detections
 from relume.model.network import Network
+from relume.validation_set import LabelledPicture
 
 
 def evaluate_network(
@@ -28,14 +28,14 @@ def evaluate_network(
     workers: int = 2,
     stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda done: None,
+    on_digest: Callable[[int, int], None] = lambda row, digest: None,
     on_bad: Callable[[ImageError], None] | None = None,
     patience: Patience = IMPATIENT,
 ) -> Evaluation | None:
     """Return how well the truths are found; None if `stop` ended it.
 
-    The network is used as in detection and left as it was, even in the middle of a training.
-    The result depends on the network, the pictures, `batch` and the number of PyTorch's threads,
-    bit for bit, and on nothing else here.
+    The network is left as it was, even in the middle of a training. The result depends on the
+    network, the pictures, `batch` and the number of PyTorch's threads, bit for bit.
 
     Args:
         thresh: of the counts of true and false positives; average precision takes all that is
@@ -46,6 +46,7 @@ def evaluate_network(
         batch: pictures that the network sees at once.
         workers: threads that read pictures.
         on_progress: hears how many pictures are done.
+        on_digest: hears the row of every picture whose file was read, and XXH3-64 of that.
         on_bad: hears of a picture that cannot be read; it is then left out with its truths. None:
             that is an error.
         patience: with a disk that does not give a picture.
@@ -63,9 +64,11 @@ def evaluate_network(
         detect_pictures(network, named, settings, workers=workers, stop=stop, patience=patience)
     ) as batches:
         for found in batches:
-            for picture, item in zip(pictures[done : done + len(found)], found, strict=True):
+            for row, item in enumerate(found, done):
+                if isinstance(item, Detected | Undecodable):
+                    on_digest(row, item.digest)
                 if isinstance(item, Detected):
-                    matched.add(item.detections, picture)
+                    matched.add(item.detections, pictures[row])
                 elif on_bad is None:
                     raise item
                 else:

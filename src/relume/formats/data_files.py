@@ -32,7 +32,7 @@ from relume.formats.rows import Listed
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget seed sampling cache cache_gb top hier bad"
+    "savebudget patience seed sampling cache cache_gb top hier bad"
 )
 
 _LABEL_FOLDERS = tuple(

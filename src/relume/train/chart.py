@@ -1,18 +1,20 @@
-"""chart.png: the loss of the whole run, drawn from the history alone.
+"""chart.png: loss and mAP of the whole run, drawn from the history alone.
 
 Equal histories give equal pictures: fixed size, fixed style, no times, and points thinned by
 iteration number instead of by what happened to be on the screen.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from relume.checkpoint.state import History
-from relume.figures import Figure, fixed_style, png, printable
+from relume.checkpoint.evaluations import best_of
+from relume.checkpoint.state import History, Measured
+from relume.figures import Axes, Figure, fixed_style, png, printable
 from relume.train.step import updated_average
 
 Curve = npt.NDArray[np.float64 | np.int64]
@@ -20,6 +22,7 @@ Curve = npt.NDArray[np.float64 | np.int64]
 EVERY = 100
 """Iterations between two charts, while drawing costs no more than COST_SHARE of the time."""
 COST_SHARE = 0.01
+MAP_COLOUR = "#000000"
 MOST_POINTS = 2000
 """Beyond this a curve is thinned; the chart is 1000 pixels wide."""
 
@@ -51,7 +54,7 @@ class Rhythm:
 
 
 def draw_chart(history: History, title: str, max_batches: int) -> bytes:
-    """Return a PNG of average loss, its parts and the rate over the iterations.
+    """Return a PNG of average loss, its parts, mAP and the rate over the iterations.
 
     Args:
         history: of the run so far.
@@ -75,16 +78,59 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
                 f"{printable(title)}: iteration {history.iteration} of {max_batches}, "
                 f"average loss {last_average:.4f}",
                 parse_math=False,
+                pad=24 if history.evaluations else None,
             )
             loss.legend(loc="upper right")
+        if history.evaluations:
+            _draw_map(loss, history.evaluations)
         rate.plot(iterations, rates, color="0.3", linewidth=1)
         rate.set_ylabel("rate")
         rate.set_xlabel("iteration")
         rate.set_xlim(history.start, max(max_batches, history.iteration, history.start + 1))
         rate.grid(True, color="0.9")
-        figure.subplots_adjust(left=0.09, right=0.97, top=0.94, bottom=0.08, hspace=0.08)
+        right, top = (0.92, 0.91) if history.evaluations else (0.97, 0.94)
+        figure.subplots_adjust(left=0.09, right=right, top=top, bottom=0.08, hspace=0.08)
         figure.align_ylabels()
         return png(figure)
+
+
+def _draw_map(loss: Axes, evaluations: Sequence[Measured]) -> None:
+    """Draw mAP on an axis at the right, the last and the best marked, and what all lines are.
+
+    Where something else was measured from then on, the line is broken.
+    """
+    axis = loss.twinx()
+    groups = [list(group) for _, group in groupby(evaluations, key=lambda one: one.measure)]
+    for group in groups:
+        points = zip(*((one.iteration, 100 * one.map) for one in group), strict=True)
+        axis.plot(*points, color=MAP_COLOUR, linewidth=2, marker=".")
+    axis.set_ylim(0, 100)
+    axis.set_ylabel("mAP in %", color=MAP_COLOUR)
+    best, last = best_of(groups[-1]), groups[-1][-1]
+    assert best is not None
+    for one, marker, size, name in ((last, "o", 8, "last"), (best, "*", 15, "best")):
+        axis.plot(
+            one.iteration,
+            100 * one.map,
+            color=MAP_COLOUR,
+            linestyle="none",
+            marker=marker,
+            markersize=size,
+            clip_on=False,
+            label=f"{name} mAP {100 * one.map:.2f} % ({one.iteration})",
+        )
+    (lines, names), (marks, values) = (part.get_legend_handles_labels() for part in (loss, axis))
+    # Above the axes: mAP runs where there is room for it otherwise.
+    loss.legend(
+        lines + marks,
+        names + values,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        frameon=False,
+        ncols=6,
+        columnspacing=1.2,
+        handlelength=1.5,
+    )
 
 
 def _curves(history: History) -> tuple[Curve, Curve, list[Curve], Curve, float | None]:

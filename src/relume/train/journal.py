@@ -8,7 +8,8 @@ compared then, and all of it when the run is finished.
 
 import json
 import mmap
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from relume.checkpoint import storage
-from relume.checkpoint.state import RECORD, History, Mark, Progress
+from relume.checkpoint.evaluations import with_best
+from relume.checkpoint.state import RECORD, History, Mark, Measured, Progress
 from relume.errors import StorageError
 from relume.train.step import Report, updated_average
 
@@ -51,6 +53,18 @@ class Journal:
             return
         try:
             self._file.append(line_of(history.records[-1], history.iteration, average_loss))
+        except StorageError as error:
+            self._paused = True
+            self._warn(f"the journal pauses, training goes on: {error}")
+
+    def append_evaluation(self, history: History) -> None:
+        """Add the line of the newest evaluation, likewise."""
+        self._history = history
+        if self._paused:
+            return
+        try:
+            *_, line = evaluation_lines(history.evaluations)
+            self._file.append(line)
         except StorageError as error:
             self._paused = True
             self._warn(f"the journal pauses, training goes on: {error}")
@@ -112,7 +126,7 @@ def _text(history: History) -> bytes:
 def lines(
     history: History, after: int | None = None, average: float | None = None
 ) -> Iterator[str]:
-    """Yield the lines of a journal, marks in front of the iteration that follows them.
+    """Yield the lines of a journal: behind an iteration its marks, then its evaluation.
 
     Args:
         history: of the run.
@@ -120,14 +134,18 @@ def lines(
         average: average loss after iteration `after`.
     """
     first = history.start if after is None else after
-    marks = [mark for mark in history.marks if after is None or mark.iteration >= after]
+    between = [(mark.iteration, mark_line(mark)) for mark in history.marks]
+    measured = zip(history.evaluations, evaluation_lines(history.evaluations), strict=True)
+    between += [(one.iteration, line) for one, line in measured]
+    between = [pair for pair in between if after is None or pair[0] >= after]
+    waiting = deque(sorted(between, key=lambda pair: pair[0]))  # marks stay in front
     records = history.records[first - history.start :]
     for number, record in enumerate(records, start=first + 1):
-        while marks and marks[0].iteration < number:
-            yield mark_line(marks.pop(0))
+        while waiting and waiting[0][0] < number:
+            yield waiting.popleft()[1]
         average = updated_average(average, float(record["loss"]))
         yield line_of(record, number, average)
-    yield from map(mark_line, marks)
+    yield from (line for _, line in waiting)
 
 
 def line_of(record: Any, iteration: int, average_loss: float) -> str:
@@ -146,6 +164,18 @@ def line_of(record: Any, iteration: int, average_loss: float) -> str:
         "digest": record["digest"].tobytes().hex(),
     }
     return json.dumps(values, separators=(",", ":"))
+
+
+def evaluation_lines(evaluations: Iterable[Measured]) -> Iterator[str]:
+    """Yield the journal's lines of evaluations, each with the best up to it."""
+    for last, best in with_best(evaluations):
+        values = {
+            "map": last.map,
+            "after_iteration": last.iteration,
+            "best_map": best.map,
+            "best_iteration": best.iteration,
+        }
+        yield json.dumps(values, separators=(",", ":"))
 
 
 def mark_line(mark: Mark) -> str:

@@ -20,11 +20,13 @@ from relume.checkpoint.state import Progress, RecordBuffer, TrainState
 from relume.data.batch import MiniBatch
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import NotFinite, RelumeError, StorageError
+from relume.evaluate.average_precision import Evaluation
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
 from relume.spec import RunSpec
 from relume.train.batches import batches_of, unchanged
 from relume.train.capture import capture, install
+from relume.train.evaluation import evaluated, evaluation_due, is_finished
 from relume.train.evidence import with_evidence
 from relume.train.journal import Journal, record_of
 from relume.train.optimizer import build_optimizer
@@ -34,7 +36,10 @@ from relume.train.step import Report, train_subdivision, update, updated_average
 
 @dataclass
 class Stop:
-    """Whether the run is to end; asked after every subdivision, and while pictures load."""
+    """Whether the run is to end; asked after every subdivision, and while pictures load.
+
+    And within an evaluation after every batch of pictures.
+    """
 
     requested: bool = False
     """Set by a signal handler."""
@@ -91,8 +96,8 @@ def begin(spec: RunSpec, start: TrainState, device: torch.device) -> Live:
     return Live(network, optimizer, pictures, partial, state, start.progress.seen)
 
 
-Watch = Callable[[TrainState, Report], None]
-"""Called after every iteration with the new state: progress on the screen, charts."""
+Watch = Callable[[TrainState, Report | Evaluation], None]
+"""Called after every iteration and evaluation: progress on the screen, charts."""
 
 
 def train(
@@ -103,7 +108,7 @@ def train(
     stop: Stop,
     watch: Watch,
 ) -> TrainState:
-    """Train to max_batches or until a stop is requested; return the last state.
+    """Train until the run is finished or a stop is requested; return the last state.
 
     Args:
         spec: what to train, and with how many hands.
@@ -111,20 +116,25 @@ def train(
         keeper: saves what is due.
         journal: cut back to where it begins.
         stop: ends the run after the current subdivision.
-        watch: told about every iteration.
+        watch: told about every iteration and evaluation.
     """
     state = live.now()
     steps = iterations(spec, live, stop, keeper.warn)
-    keeper.stop(state)  # writes what a kill after this very state left undone
+    # Writes what a kill after this very state left undone.
+    keeper.stop(state, evaluation_due(spec.recipe, state))
     try:
         for state, report in steps:
-            if report is not None:
+            if report is None:
+                continue
+            if isinstance(report, Report):
                 journal.append(state.history, state.progress.average_loss or 0.0)
-                keeper.offer(state, state.history.records[-1]["digest"].tobytes())
-                watch(state, report)
+            else:
+                journal.append_evaluation(state.history)
+            keeper.offer(state, _known_digest(state), evaluation_due(spec.recipe, state))
+            watch(state, report)
     except RelumeError as error:
         try:
-            keeper.stop(state)
+            keeper.stop(state, evaluation_due(spec.recipe, state))
         except StorageError as trouble:
             keeper.warn(f"not saved at {state.place}: {trouble}")
         if isinstance(error, NotFinite):
@@ -132,12 +142,18 @@ def train(
         raise
     finally:
         steps.close()
-    if state.iteration >= spec.recipe.cfg.net.max_batches:
+    if is_finished(spec.recipe, state):
         keeper.finish(state)  # first: the journal can be made from it
         journal.finish(state.history)
     else:
-        keeper.stop(state)
+        keeper.stop(state, evaluation_due(spec.recipe, state))
     return state
+
+
+def _known_digest(state: TrainState) -> bytes | None:
+    """Return the state's digest where its last record has it: an evaluation changes no tensor."""
+    records = state.history.records
+    return records[-1]["digest"].tobytes() if len(records) else None
 
 
 def iterations(
@@ -145,7 +161,7 @@ def iterations(
     live: Live,
     stop: Stop,
     say: Callable[[str], None] = lambda text: None,
-) -> Generator[tuple[TrainState, Report | None]]:
+) -> Generator[tuple[TrainState, Report | Evaluation | None]]:
     """Train, writing nothing.
 
     Args:
@@ -154,47 +170,62 @@ def iterations(
         stop: ends the training after the current subdivision.
         say: takes a line about a picture that the disk does not give at once.
     Yields:
-        After every iteration up to max_batches the new state and what it says about itself.
+        After every iteration and every evaluation, until the run is finished, the new state and
+        what it says about itself.
         If the training ends before, by a request or an error, last of all the state to go on
         from, which may lie inside an iteration, with None. A state's arrays may share the
         network's memory: they hold until the next one is asked for.
     Raises:
         RelumeError: after the state to go on from.
     """
-    cfg, seed, net = spec.recipe.cfg, spec.recipe.seed, spec.recipe.cfg.net
-    network, optimizer, pictures = live.network, live.optimizer, live.pictures
-    partial, state = live.partial, live.state
-    records = RecordBuffer(state.history.records)
     batches = batches_of(spec, live.seen, Patience(PAUSES_S, stop.is_due, say))
-    checked = unchanged(batches, pictures, partial, spec, say)
+    checked = unchanged(batches, live.pictures, live.partial, spec, say)
+    records = RecordBuffer(live.state.history.records)
     with closing(batches):
-        while state.iteration < net.max_batches:
-            iteration = state.iteration + 1
+        while not is_finished(spec.recipe, live.state):
+            step: tuple[TrainState, Report | Evaluation] | None
             try:
-                if not _complete(partial, network, checked, stop):
-                    yield with_partial(state, partial, network), None
-                    return
-                rate, size = learning_rate(net, iteration), input_size(cfg, seed, iteration)
-                report = update(network, optimizer, partial, iteration, rate, size)
+                if evaluation_due(spec.recipe, live.state):
+                    step = evaluated(live.network, spec, live.state, stop.is_due, say)
+                else:
+                    step = _iteration(spec, live, checked, records, stop)
             except NotFinite:
-                yield state, None
+                yield live.state, None
                 raise
             except RelumeError:
-                yield with_partial(state, partial, network), None
+                yield live.now(), None
                 raise
-            pictures[partial.rows] = partial.digests
-            pictures[list(partial.skipped)] = list(partial.skipped.values())
-            progress = Progress(
-                seen=iteration * net.batch,
-                average_loss=updated_average(state.progress.average_loss, report.loss),
-                skipped=tuple(sorted({*state.progress.skipped, *partial.skipped})),
-            )
-            captured = capture(network, optimizer, pictures, state, progress, state.history)
-            record = record_of(report, progress, captured.digest())
-            history = replace(state.history, records=records.append(record))
-            state = replace(captured, history=history)
-            partial = Partial()
-            yield state, report
+            if step is None:
+                yield live.now(), None
+                return
+            live.state = step[0]
+            yield step
+
+
+def _iteration(
+    spec: RunSpec, live: Live, batches: Iterator[MiniBatch], records: RecordBuffer, stop: Stop
+) -> tuple[TrainState, Report] | None:
+    """Train the rest of an iteration; return None if a stop came before its end."""
+    cfg, net, state = spec.recipe.cfg, spec.recipe.cfg.net, live.state
+    network, optimizer = live.network, live.optimizer
+    pictures, partial = live.pictures, live.partial
+    if not _complete(partial, network, batches, stop):
+        return None
+    iteration = state.iteration + 1
+    rate, size = learning_rate(net, iteration), input_size(cfg, spec.recipe.seed, iteration)
+    report = update(network, optimizer, partial, iteration, rate, size)
+    pictures[partial.rows] = partial.digests
+    pictures[list(partial.skipped)] = list(partial.skipped.values())
+    progress = Progress(
+        seen=iteration * net.batch,
+        average_loss=updated_average(state.progress.average_loss, report.loss),
+        skipped=tuple(sorted({*state.progress.skipped, *partial.skipped})),
+    )
+    captured = capture(network, optimizer, pictures, state, progress, state.history)
+    record = record_of(report, progress, captured.digest())
+    history = replace(state.history, records=records.append(record))
+    live.partial = Partial()
+    return replace(captured, history=history), report
 
 
 def _complete(partial: Partial, network: Network, batches: Iterator[MiniBatch], stop: Stop) -> bool:

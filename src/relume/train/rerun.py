@@ -21,6 +21,7 @@ from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageErr
 from relume.kernels import PORTABLE
 from relume.spec import RunSpec
 from relume.train.environment import differences
+from relume.train.evaluation import is_finished
 from relume.train.loop import Stop, begin, iterations
 
 Say = Callable[[str], None]
@@ -70,7 +71,7 @@ def in_this_environment(
     """
     _check_portable(start, here, wishes)
     found = differences(start.environment, here)
-    if not found or start.iteration >= spec.recipe.cfg.net.max_batches:
+    if not found or is_finished(spec.recipe, start):
         return start
     text = ", ".join(found)
     begins_portable = wishes.portable and start.environment.get("kernels") != PORTABLE
@@ -135,6 +136,7 @@ def compared(
         false at the first that differs, true at the last or at a stop.
     """
     done, spoke_s = older.iteration, time.monotonic()
+    spec = replace(spec, recipe=replace(spec.recipe, evaluations=None))
     with closing(iterations(spec, begin(spec, older, device), stop, say)) as steps:
         while done < newer.iteration:
             try:

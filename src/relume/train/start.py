@@ -41,6 +41,7 @@ from relume.lists.label_files import LabelFiles, shared_digest, shared_digests
 from relume.model.network import Network
 from relume.spec import RunSpec
 from relume.train.batches import changed_file
+from relume.train.best_file import look_after_best
 from relume.train.capture import PICTURES, empty_groups, weights_of
 from relume.train.given_weights import RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
@@ -100,9 +101,7 @@ def starting_state(
     state, differences = _under_todays_recipe(spec, flags, start, given)
     for difference in differences:
         say(difference.told())
-    _set_damaged_aside(spec, rejected, say)
-    if state.course != start.state.course:
-        _set_newer_aside(spec, start, state, say)
+    _tidy_up(spec, rejected, start, state, say)
     say(f"goes on from {start.path} ({state.place})")
     if given.path and given.state and given.path.resolve() != start.path.resolve():
         say(
@@ -327,12 +326,18 @@ def _keep_foreign_files(spec: RunSpec, given: Given, rejected: list[Rejected], s
         say(f"copied to {target}: {path.name}")
 
 
-def _set_damaged_aside(spec: RunSpec, rejected: list[Rejected], say: Say) -> None:
-    """Move damaged files out of the way, so that none replaces a good one."""
+def _tidy_up(
+    spec: RunSpec, rejected: list[Rejected], start: FoundCheckpoint, state: TrainState, say: Say
+) -> None:
+    """Move damaged files out of the way, and those of a course that has been left."""
     for item in rejected:
         say(f"{item.reason}; an earlier good checkpoint is taken")
     if rejected:
         _aside(spec, [item.path for item in rejected], say)
+    if state.course != start.state.course:
+        _set_newer_aside(spec, start, state, say)
+    if spec.recipe.evaluations is not None:
+        look_after_best(spec.operation.backup, spec.operation.name, state, say)
 
 
 def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, say: Say) -> None:
@@ -360,7 +365,7 @@ def _claims_to_be_newer(path: Path, state: TrainState) -> bool:
         claimed = claimed_position(path)
     except (RelumeError, OSError):
         return True
-    # Plain files (_final, _best) do not tell their course; the run makes its own.
+    # Plain files (_final) do not tell their course; the run makes its own.
     return claimed is None or claimed > state.reached
 
 
