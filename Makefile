@@ -20,6 +20,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.checkpoints
 	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.evaluation
 
 prove: .venv/installed
 	$(BIN)/python -m tests.long_proofs
