@@ -21,6 +21,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.checkpoints
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.inference
 
 prove: .venv/installed
 	$(BIN)/python -m tests.long_proofs
