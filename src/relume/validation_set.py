@@ -43,6 +43,8 @@ class ValidationSet:
 
     images: ImageList
     pictures: tuple[LabelledPicture, ...]
+    difficult: ImageList | None = None
+    """The list that `difficult` names."""
 
     def label_digest(self) -> str:
         """Return XXH3-128 over the digests of all pictures' labels."""
@@ -78,7 +80,7 @@ def read_validation_set(
             f"name a shorter list: add 'valid = ...' to {data_file.path}",
         )
     truths = _labels(images, classes, warn)
-    difficult = (_NONE,) * len(truths)
+    boxes, doubtful = (_NONE,) * len(truths), None
     if "difficult" in data_file.values:
         doubtful = read_images(data_file, cache, cache_gb, warn, "difficult")
         if len(doubtful.paths) != len(images.paths):
@@ -88,15 +90,16 @@ def read_validation_set(
                 f"as many as in {images.path}, {len(images.paths)}, in the same order",
                 f"correct it, or take 'difficult' out of {data_file.path}",
             )
-        difficult = _labels(doubtful, classes, lambda text: None)
+        boxes = _labels(doubtful, classes, lambda text: None)
     return ValidationSet(
         images,
         tuple(
-            LabelledPicture(path, f"{images.path}:{line}", own, doubtful)
-            for path, line, own, doubtful in zip(
-                images.paths, images.lines, truths, difficult, strict=True
+            LabelledPicture(path, f"{images.path}:{line}", own, difficult)
+            for path, line, own, difficult in zip(
+                images.paths, images.lines, truths, boxes, strict=True
             )
         ),
+        doubtful,
     )
 
 

@@ -17,6 +17,8 @@ ERROR, WARNING, NOTE = Verdict
 GB = 1e9
 LIBRARIES_BYTES = 0.5 * GB
 """Of a process that trains, beside the net: PyTorch, OpenCV, pictures on their way."""
+FORWARD_SHARE = 1 / 3
+"""Of forward, loss and backward: the two gradients of a convolution cost what it costs itself."""
 MOST_SIZES = 2000
 """Iterations whose input size is looked at for the average."""
 
@@ -77,8 +79,10 @@ def memory_bytes(cfg: Cfg, seed: int, trial: Trial) -> int:
     return int(copies * parameter_bytes(cfg) + 1.5 * held + LIBRARIES_BYTES)
 
 
-def seconds_left(cfg: Cfg, seed: int, trial: Trial, done: int, load_s: float) -> float:
-    """Return about how long the iterations that are left take.
+def seconds_left(
+    cfg: Cfg, seed: int, trial: Trial, done: int, load_s: float, measured: int = 0
+) -> float:
+    """Return about how long the iterations that are left take, and their evaluations.
 
     Args:
         cfg: of the run.
@@ -86,6 +90,7 @@ def seconds_left(cfg: Cfg, seed: int, trial: Trial, done: int, load_s: float) ->
         trial: what a subdivision took; others take as long per pixel.
         done: iterations done already.
         load_s: to load one picture, by all threads together; it goes on beside the training.
+        measured: pictures that evaluations look at.
     """
     net = cfg.net
     left = range(done + 1, net.max_batches + 1)
@@ -94,7 +99,8 @@ def seconds_left(cfg: Cfg, seed: int, trial: Trial, done: int, load_s: float) ->
     if not areas:
         return 0.0
     per_image = max(trial.seconds / trial.pixels * sum(areas) / len(areas), load_s)
-    return len(left) * net.batch * per_image
+    whole = trial.seconds / trial.pixels * net.width * net.height
+    return len(left) * net.batch * per_image + measured * max(FORWARD_SHARE * whole, load_s)
 
 
 def too_large(cfg: Cfg, free_bytes: int) -> Finding | None:
@@ -108,7 +114,13 @@ def too_large(cfg: Cfg, free_bytes: int) -> Finding | None:
 
 
 def findings_of_cost(
-    cfg: Cfg, seed: int, trial: Trial, free_bytes: int, done: int, load_s: float
+    cfg: Cfg,
+    seed: int,
+    trial: Trial,
+    free_bytes: int,
+    done: int,
+    load_s: float,
+    measured: int = 0,
 ) -> Iterator[Finding]:
     """Yield memory and time."""
     width, height = largest_size(cfg, seed)
@@ -120,8 +132,11 @@ def findings_of_cost(
     yield Finding(verdict, what, cfg.path, f"{detail}{_size(free_bytes)} are free", remedy)
     if done >= cfg.net.max_batches:
         return
-    left_s = seconds_left(cfg, seed, trial, done, load_s)
+    left_s = seconds_left(cfg, seed, trial, done, load_s, measured)
     detail = f"{_duration(left_s)} for {cfg.net.max_batches - done:,} iterations; measured "
+    if measured:
+        evaluations_s = left_s - seconds_left(cfg, seed, trial, done, load_s)
+        detail = detail.replace("; ", f", {_duration(evaluations_s)} of it for evaluations; ")
     detail += f"{trial.seconds / trial.images:.2g} s per image of {trial.width}x{trial.height}"
     yield Finding(NOTE, "time to the end on this machine, about", cfg.path, detail)
 

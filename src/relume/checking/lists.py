@@ -42,26 +42,31 @@ class PictureList:
 
 
 def read_every_entry(
-    key: str, data_file: DataFile, warn: Callable[[str], None] = lambda text: None
+    key: str,
+    data_file: DataFile,
+    warn: Callable[[str], None] = lambda text: None,
+    measures: bool = False,
 ) -> tuple[PictureList | None, list[Finding]]:
     """Read the list that `key` names; None if there is none that can be read.
 
     Args:
-        key: train or valid. Training does not read `valid`, so that is never an error.
+        key: train or valid, in which nothing is an error unless the training measures on it.
         data_file: with the key, or without.
         warn: takes a line about an object store that does not answer at once.
+        measures: the training does, by -map.
     """
+    verdict = ERROR if key == "train" or measures else WARNING
     if key not in data_file.values:
         what = f"the data file names no list '{key}'"
         remedy = f"add '{key} = ...'" + " to measure on other pictures" * (key == "valid")
-        verdict = ERROR if key == "train" else NOTE
-        return None, [Finding(verdict, what, data_file.path, "", remedy)]
+        without = ERROR if key == "train" else NOTE
+        return None, [Finding(without, what, data_file.path, "", remedy)]
     try:
         cache, gigabytes = cache_folder(data_file), cache_gigabytes(data_file)
         path, remote = list_on_disk(key, data_file, cache, gigabytes, warn)
         numbered = listed_entries(path)
     except RelumeError as error:
-        return None, [of_error(f"the list '{key}' cannot be used", error, _verdict(key))]
+        return None, [of_error(f"the list '{key}' cannot be used", error, verdict)]
     folder = Path(data_file.path).parent
     name = data_file.values[key] if is_url(data_file.values[key]) else str(path)
     findings = list(text_findings(path, name))
@@ -69,9 +74,9 @@ def read_every_entry(
     for line, text in numbered:
         place = f"{name}:{line}"
         if far := remote(text):
-            entry, found = _with_labels(key, line, text, far, place)
+            entry, found = _with_labels(key, verdict, line, text, far, place)
         else:
-            entry, found = _entry(key, line, text, place, data_file, folder)
+            entry, found = _entry(key, verdict, line, text, place, data_file, folder)
         entries.append(entry)
         findings += found
     picture_list = PictureList(name, tuple(entries))
@@ -107,12 +112,14 @@ def text_findings(path: Path, name: str) -> Iterator[Finding]:
         yield Finding(NOTE, what, name)
 
 
-def _verdict(key: str) -> Verdict:
-    return ERROR if key == "train" else WARNING
-
-
 def _entry(
-    key: str, line: int, text: str, place: str, data_file: DataFile, folder: Path
+    key: str,
+    verdict: Verdict,
+    line: int,
+    text: str,
+    place: str,
+    data_file: DataFile,
+    folder: Path,
 ) -> tuple[Entry, list[Finding]]:
     path = resolve(text, data_file.path)
     if not os.path.exists(path):
@@ -120,20 +127,20 @@ def _entry(
         detail = excerpt(text) + f" ({reason})" * bool(reason)
         what = f"a picture listed in '{key}' does not exist"
         remedy = "correct the line or remove it"
-        finding = Finding(_verdict(key), what, place, detail, remedy)
+        finding = Finding(verdict, what, place, detail, remedy)
         return Entry(line, text, None, meant), [finding]
-    return _with_labels(key, line, text, path, place)
+    return _with_labels(key, verdict, line, text, path, place)
 
 
 def _with_labels(
-    key: str, line: int, text: str, path: Path, place: str
+    key: str, verdict: Verdict, line: int, text: str, path: Path, place: str
 ) -> tuple[Entry, list[Finding]]:
     """Return the entry of a picture whose labels can be found by its name."""
     try:
         label_path(path)
     except DataFileError as error:
         what = f"an entry of '{key}' has no ending of a picture that Darknet knows"
-        finding = Finding(_verdict(key), what, place, excerpt(text), error.needed)
+        finding = Finding(verdict, what, place, excerpt(text), error.needed)
         return Entry(line, text, None), [finding]
     return Entry(line, text, path), []
 

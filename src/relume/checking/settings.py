@@ -24,7 +24,15 @@ from relume.formats.layer_shapes import wrong_heads
 from relume.formats.lexer import Section, decode_text, excerpt, split_sections
 from relume.formats.places import is_url, read_regular
 from relume.formats.sections import Cfg
-from relume.spec import Flags, Operation, check_classes, names_of, operation_of, sampling_of
+from relume.spec import (
+    Flags,
+    Operation,
+    check_classes,
+    names_of,
+    operation_of,
+    patience_of,
+    sampling_of,
+)
 
 ERROR, WARNING, NOTE = Verdict
 MOST_ERRORS = 100
@@ -152,6 +160,7 @@ def _operation(data_file: DataFile, cfg: Cfg) -> tuple[Operation | None, DataFil
     for _ in range(len(data_file.values) + 1):
         try:
             sampling_of(data_file)
+            patience_of(data_file)
             data_file.integer("seed", 0)
             return operation_of(data_file, cfg, Flags()), data_file, findings
         except RelumeError as error:

@@ -46,13 +46,15 @@ from relume.checkpoint.folder import newest_good
 from relume.command_table import Values
 from relume.commands.ending import tidied_up
 from relume.commands.train import compute_device
+from relume.commands.training_flags import flags_of
 from relume.data.loaders import available_processors
 from relume.errors import DataFileError, RelumeError, StorageError
 from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
+from relume.schedule import evaluation_interval, is_evaluated
 from relume.screen import Screen
-from relume.spec import SKIP
+from relume.spec import SKIP, Flags
 from relume.train import environment
 from relume.train.given_weights import read_weights_file
 from relume.train.trial import tried
@@ -88,10 +90,11 @@ def check(arguments: list[str], flags: Values, screen: Screen) -> int:
     folder = Path(str(flags["-fix"])) if "-fix" in flags else None
     if folder is not None:
         check_folder(folder)
+    run = flags_of(flags)
     found = Check(*read_settings(arguments[0], arguments[1]))
     tells = not flags.get("-json")
     with screen.silent_libraries():
-        _check_data(found, screen, tells)
+        _check_data(found, screen, tells, run.map)
     for text in found.said:
         screen.warn(text)
     _check_run(found, arguments[2] if len(arguments) > 2 else None, flags)
@@ -121,7 +124,7 @@ def _status(groups: list[Group]) -> int:
     return ERRORS if ERROR in verdicts else WARNINGS if WARNING in verdicts else FINE
 
 
-def _check_data(found: Check, screen: Screen, tells: bool) -> None:
+def _check_data(found: Check, screen: Screen, tells: bool, measures: bool) -> None:
     """Look at both lists, their pictures and labels."""
     settings = found.settings
     data_file, cfg, operation = settings.data_file, settings.cfg, settings.operation
@@ -134,7 +137,7 @@ def _check_data(found: Check, screen: Screen, tells: bool) -> None:
             place, remedy = f"{data_file.path}:{data_file.lines[key]}", "`relume split` makes two"
             found.findings.append(Finding(WARNING, what, place, "", remedy))
             continue
-        lists[key], findings = read_every_entry(key, data_file, found.said.append)
+        lists[key], findings = read_every_entry(key, data_file, found.said.append, measures)
         found.findings += findings
     listed = [entry for one in lists.values() if one is not None for entry in one.entries]
     total = sum(entry.path is not None for entry in listed)
@@ -284,7 +287,19 @@ def _cost(found: Check, cfg: Cfg, flags: Values) -> list[Finding]:
         what = "one subdivision could not be trained on this machine"
         remedy = "raise subdivisions, or lower width and height"
         return [Finding(WARNING, what, cfg.path, str(error).partition("\n")[0], remedy)]
-    return list(findings_of_cost(cfg, seed, trial, free, found.done, found.load_s))
+    measured = _measured(found, cfg, flags_of(flags))
+    return list(findings_of_cost(cfg, seed, trial, free, found.done, found.load_s, measured))
+
+
+def _measured(found: Check, cfg: Cfg, flags: Flags) -> int:
+    """Return the pictures that all evaluations to come measure on."""
+    if not flags.map or found.train is None:
+        return 0
+    pictures = len(found.train.pictures.entries)
+    measured_on = len(found.valid.pictures.entries) if found.valid else pictures
+    interval = evaluation_interval(cfg.net, pictures, flags.map_epochs)
+    left = range(found.done + 1, cfg.net.max_batches + 1)
+    return measured_on * sum(is_evaluated(cfg.net, interval, iteration) for iteration in left)
 
 
 def _trial(cfg: Cfg, device: torch.device) -> Trial:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container, storage
+from relume.checkpoint.evaluations import with_best
 from relume.checkpoint.folder import claimed_position, newest_good, run_files, run_of
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import (
@@ -265,6 +266,12 @@ def _inspect_checkpoint(data: bytes, path: str, screen: Screen) -> None:
         screen.line(f"skipped pictures, counted in the list: {lines}")
     screen.line(f"{len(state.weights)} arrays of weights, all layers filled")
     screen.line(f"course {state.course}, state {state.digest().hex()}")
+    if state.history.evaluations:
+        *_, (last, best) = with_best(state.history.evaluations)
+        screen.line(
+            f"evaluations: {len(state.history.evaluations)}, mAP {100 * last.map:.2f} % after "
+            f"iteration {last.iteration}, best {100 * best.map:.2f} % after {best.iteration}"
+        )
     for mark in state.history.marks:
         screen.line(f"mark after iteration {mark.iteration}: {mark.kind}: {mark.text}")
     for key, value in sorted(state.environment.items()):

@@ -10,6 +10,7 @@ from types import FrameType
 
 from relume.checkpoint import storage
 from relume.command_table import Values
+from relume.commands.training_flags import OF_EVALUATIONS, flags_of
 from relume.errors import Locked, StorageError, TrainerEnded, UsageError
 from relume.formats.data_files import read_data_file
 from relume.proof import outcome
@@ -25,7 +26,7 @@ from relume.proof.inputs import (
 )
 from relume.proof.runs import TrainCommand, train_interrupted, train_straight
 from relume.screen import Screen
-from relume.spec import Flags, RunSpec, read_spec
+from relume.spec import RunSpec, read_spec
 from relume.train.given_weights import StartFlags, read_given
 
 SAME, DIFFERENT = 0, 1
@@ -34,7 +35,7 @@ PROGRAM = (sys.executable, "-P", "-m", "relume")
 """What a user's `relume` runs; -P: a folder called relume, where it is given, is not it."""
 HANDED_ON = (
     *("-clear", "-allow-change", "-seed", "-threads", "-workers"),
-    *("-portable", "-i", "-nogpu"),
+    *("-portable", "-i", "-nogpu", *OF_EVALUATIONS),
 )
 """Flags that every start of the proof is given too."""
 UNFINISHED = "unfinished"
@@ -114,9 +115,7 @@ def _plan(arguments: list[str], flags: Values, screen: Screen) -> ProofPlan:
     """Read the run as `detector train` does, and find out where it would begin."""
     iterations = _count(flags, "-iterations", ITERATIONS)
     kills = _count(flags, "-kills", KILLS)
-    seed = flags.get("-seed")
-    given = Flags(seed=None if seed is None else int(seed))
-    spec = read_spec(arguments[0], arguments[1], given, screen.warn)
+    spec = read_spec(arguments[0], arguments[1], flags_of(flags), screen.warn)
     folder = _folder(flags, spec)
     start, max_batches = _start(arguments, flags, spec, folder), spec.recipe.cfg.net.max_batches
     if start >= max_batches:

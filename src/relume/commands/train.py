@@ -16,13 +16,14 @@ from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
 from relume.commands.look_through import look_through
 from relume.commands.stopping import max_time_s, stop_by_signal
+from relume.commands.training_flags import flags_of
 from relume.commands.watcher import Watcher, write_chart
 from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.kernels import PORTABLE
 from relume.screen import Screen
-from relume.spec import Flags, Operation, RunSpec, read_spec
+from relume.spec import Operation, RunSpec, read_spec
 from relume.train import environment
 from relume.train.evaluation import evaluation_due, has_lost_patience, is_finished
 from relume.train.journal import Journal
@@ -198,33 +199,6 @@ def _keeper(operation: Operation, say: Note) -> Keeper:
         say,
         operation.keepstate,
         operation.savebudget_gb,
-    )
-
-
-def flags_of(flags: Values) -> Flags:
-    """Return what a command line says about the run itself.
-
-    Raises:
-        UsageError: a number that cannot be used.
-    """
-    seed, workers = flags.get("-seed"), flags.get("-workers")
-    epochs = int(flags.get("-mAP_epochs", 4))
-    if epochs < 1:
-        raise UsageError("-mAP_epochs", str(epochs), "1 or more")
-    for name in ("-thresh", "-iou_thresh"):
-        if name in flags and not 0 <= float(flags[name]) < 1:
-            raise UsageError(name, str(flags[name]), "0 to less than 1")
-    if not flags.get("-map"):
-        for name in ("-mAP_epochs", "-thresh", "-iou_thresh"):
-            if name in flags:
-                raise UsageError(name, "without -map", "-map, which measures while it trains")
-    return Flags(
-        seed=None if seed is None else int(seed),
-        workers=None if workers is None else int(workers),
-        map=bool(flags.get("-map")),
-        map_epochs=epochs,
-        thresh=float(flags.get("-thresh", 0.25)),
-        iou_thresh=float(flags.get("-iou_thresh", 0.5)),
     )
 
 

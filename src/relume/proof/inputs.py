@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.formats.cfg import parse_cfg
-from relume.formats.data_files import DataFile, resolve
+from relume.formats.data_files import DataFile, ImageList, resolve
 from relume.formats.lexer import decode_text, split_sections
 from relume.formats.places import is_url
 from relume.formats.sections import Cfg
@@ -91,7 +91,7 @@ class ProofPlan:
 
 
 def write_inputs(plan: ProofPlan) -> None:
-    """Write the cfg and the list of pictures, the same for all runs.
+    """Write the cfg and the lists of pictures, the same for all runs.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -99,8 +99,9 @@ def write_inputs(plan: ProofPlan) -> None:
     text = shortened(Path(plan.spec.recipe.cfg.path).read_bytes(), plan.end)
     storage.write_durably(plan.cfg, text)
     # As found from the current folder, in which the trainers work too.
-    lines = "".join(f"{path}\n" for path in plan.spec.recipe.images.paths)
-    storage.write_durably(_list(plan), lines.encode("utf-8", "surrogateescape"))
+    for key, images in _lists(plan).items():
+        lines = "".join(f"{path}\n" for path in images.paths)
+        storage.write_durably(_list(plan, key), lines.encode("utf-8", "surrogateescape"))
 
 
 def write_data_file(plan: ProofPlan, run: str, savelast: str) -> None:
@@ -114,7 +115,7 @@ def write_data_file(plan: ProofPlan, run: str, savelast: str) -> None:
         if key in values and not is_url(values[key]):
             values[key] = str(resolve(values[key], plan.data_file.path))
     values |= {
-        "train": str(_list(plan)),
+        **{key: str(_list(plan, key)) for key in _lists(plan)},
         "backup": str(plan.backup(run)),
         "savelast": savelast,
         "saveweights": str(plan.saveweights),
@@ -124,8 +125,18 @@ def write_data_file(plan: ProofPlan, run: str, savelast: str) -> None:
     storage.write_durably(plan.data(run), text.encode("utf-8", "surrogateescape"))
 
 
-def _list(plan: ProofPlan) -> Path:
-    return plan.folder / "train.txt"
+def _lists(plan: ProofPlan) -> dict[str, ImageList]:
+    """Return the lists that the runs read, by the keys that name them."""
+    recipe = plan.spec.recipe
+    if recipe.evaluations is None:
+        return {"train": recipe.images}
+    valid = recipe.evaluations.valid
+    lists = {"train": recipe.images, "valid": valid.images}
+    return lists if valid.difficult is None else {**lists, "difficult": valid.difficult}
+
+
+def _list(plan: ProofPlan, key: str) -> Path:
+    return plan.folder / f"{key}.txt"
 
 
 def shortened(cfg: bytes, max_batches: int) -> bytes:
@@ -162,7 +173,8 @@ def needed_bytes(plan: ProofPlan) -> int:
     first = plan.start // plan.saveweights
     milestones = plan.end // plan.saveweights - first
     copies = 2 if milestones else 0  # of the newest milestone, and of the one before it
-    return 2 * ((GENERATIONS + milestones + copies) * state + weights)
+    best = plan.spec.recipe.evaluations is not None
+    return 2 * ((GENERATIONS + milestones + copies + best) * state + weights)
 
 
 def _size_bytes(cfg: Cfg) -> tuple[int, int]:
