@@ -607,3 +607,20 @@ def test_the_findings_are_plain_json(damaged: Path, monkeypatch: pytest.MonkeyPa
         group.keys() == {"verdict", "what", "count", "where", "remedy"}
         for group in told["findings"]
     )
+
+
+def test_with_map_the_list_valid_must_be_in_order_and_evaluations_take_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path, small_cfg(max_batches=300))
+    monkeypatch.chdir(tmp_path)
+    words = ("obj.data", "net.cfg", "-json")
+    time = "time to the end on this machine, about"
+    without, measured = (found_by(check(*words, *more)) for more in ((), ("-map",)))
+    assert "of it for evaluations" not in without[time][0][2]
+    assert "of it for evaluations" in measured[time][0][2]
+    (tmp_path / "valid.txt").write_text("img/none.jpg\n")
+
+    what = "a picture listed in 'valid' does not exist"
+    assert found_by(check(*words))[what][0][0] == "warning"
+    assert found_by(check(*words, "-map"))[what][0][0] == "error"

@@ -4,7 +4,9 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_evaluation
 """
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +22,14 @@ from relume.checkpoint.state import TrainState
 from relume.commands.verify import check_run
 from relume.demo_pictures import write_data_set
 from relume.evaluate.average_precision import ClassEvaluation, Counts, Evaluation
+from relume.evaluate.validation import evaluate_network
 from relume.model.network import Network
 from relume.spec import Flags
 from relume.train import evaluation
 from relume.train.chart import draw_chart
 from relume.train.start import StartFlags
 from relume.validation_set import LabelledPicture
+from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, start_of, train_until
 from tests.contract.starts import change_cfg
 
@@ -487,3 +491,68 @@ def test_map_can_be_added_to_a_run_that_has_begun_or_is_finished(tmp_path: Path)
     train_until(folder, flags=MAP, said=[])
 
     assert [one.iteration for one in newest(folder).history.evaluations] == [6, 12]
+
+
+# Real processes, with the real evaluation.
+
+TRAIN = ("detector", "train", "obj.data", "net.cfg", "-threads", "1", "-workers", "1")
+WITH_MAP = (*TRAIN, "-map", "-mAP_epochs", "2")
+
+
+def often() -> None:
+    """Let a process evaluate at short intervals."""
+    schedule.LEAST_INTERVAL = 1
+
+
+def ending_in_an_evaluation(number: int, signal_number: int) -> None:
+    """Let a process get a signal in the middle of its first evaluation, between two pictures."""
+    often()
+    whole = evaluate_network
+
+    def struck(*args: Any, stop: Callable[[], bool], **options: Any) -> Evaluation | None:
+        note = options.pop("on_digest")
+
+        def at(row: int, digest: int) -> None:
+            note(row, digest)
+            if row == number:
+                os.kill(os.getpid(), signal_number)
+
+        return whole(*args, stop=stop, on_digest=at, batch=1, **options)
+
+    evaluation.evaluate_network = struck  # type: ignore[assignment, attr-defined]
+
+
+def killed_in_an_evaluation() -> None:
+    ending_in_an_evaluation(1, signal.SIGKILL)
+
+
+def stopped_in_an_evaluation() -> None:
+    ending_in_an_evaluation(1, signal.SIGTERM)
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    files = [path for path in (folder / "backup").iterdir() if path.is_file()]
+    return {p.name: p.read_bytes() for p in files if p.suffix not in (".log", ".lock")}
+
+
+def test_processes_killed_and_stopped_in_evaluations_leave_the_same_files(tmp_path: Path) -> None:
+    straight = map_run(tmp_path / "straight", max_batches=7)
+    folder = copied_run(straight, tmp_path / "killed")
+    process = Relume(straight, *WITH_MAP, before=often)
+    assert process.ended() == 0, process.output
+    assert f"best: {Path('backup/net_best.weights')}, mAP " in process.output
+
+    for before, status in (
+        (killed_in_an_evaluation, -signal.SIGKILL),
+        (stopped_in_an_evaluation, 75),
+        (killed_in_an_evaluation, -signal.SIGKILL),
+        (often, 0),
+    ):
+        process = Relume(folder, *WITH_MAP, before=before)
+        assert process.ended() == status, process.output
+        if status == 75:
+            assert "stopped at iteration 3, before its evaluation" in process.output
+    for line in (" mean_average_precision (mAP@0.50) = ", " Last accuracy mAP@0.50 = "):
+        assert line in process.output
+    assert all_files(folder) == all_files(straight)
+    assert {"chart.png", "net_best.weights"} <= all_files(folder).keys()

@@ -136,3 +136,24 @@ def test_the_space_of_two_runs_is_estimated(folder: Path) -> None:
 def test_a_run_can_be_put_into_another_folder(folder: Path) -> None:
     spec = plan_of(folder).spec
     assert in_folder(spec, Path("x")).operation == replace(spec.operation, backup=Path("x"))
+
+
+def test_the_copies_measure_on_the_pictures_of_the_users_lists(folder: Path) -> None:
+    (folder / "sets").mkdir()
+    (folder / "valid.txt").rename(folder / "sets" / "valid.txt")
+    data = folder / "obj.data"
+    data.write_text(data.read_text().replace("valid.txt", "sets/valid.txt"))
+    spec = read_spec("obj.data", "net.cfg", Flags(map=True), pytest.fail)
+    plan = replace(plan_of(folder), spec=spec)
+    write_inputs(plan)
+    write_data_file(plan, "straight", "auto")
+
+    copy = read_spec(str(plan.data("straight")), str(plan.cfg), Flags(map=True), pytest.fail)
+
+    users, ours = (one.recipe.evaluations for one in (spec, copy))
+    assert users is not None
+    assert ours is not None
+    assert [p.path.resolve() for p in ours.valid.pictures] == [
+        p.path.resolve() for p in users.valid.pictures
+    ]
+    assert ours.valid.label_digest() == users.valid.label_digest()

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from relume.checkpoint.state import History, Mark
+from relume.checkpoint.state import History, Mark, Measured
 from relume.train.chart import MOST_POINTS, Rhythm, draw_chart
 from tests.checkpoint.states import history_of
 
@@ -64,6 +64,32 @@ def test_a_notebooks_backend_does_not_matter() -> None:
 )
 def test_every_difference_in_the_history_shows(history: History) -> None:
     assert draw_chart(history, "net", 100) != draw_chart(history_of(50), "net", 100)
+
+
+def measured(*values: float, measure: int = 1) -> History:
+    done = tuple(Measured(10 * i, value, measure) for i, value in enumerate(values, 1))
+    return replace(history_of(50), evaluations=done)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        measured(),
+        measured(0.25),
+        measured(0.25, 0.5),
+        measured(0.5, 0.25),
+        replace(
+            measured(0.25, 0.75),
+            evaluations=(Measured(10, 0.25, 1), Measured(20, 0.75, 2)),
+        ),
+    ],
+)
+def test_every_difference_in_map_shows_and_the_size_stays(history: History) -> None:
+    png = draw_chart(history, "net", 100)
+
+    assert png != draw_chart(measured(0.25, 0.75), "net", 100)
+    assert png == draw_chart(history, "net", 100)
+    assert pixels(png).shape == (750, 1000, 3)
 
 
 def test_a_chart_is_a_picture_of_1000_by_750_pixels_even_of_nothing() -> None:

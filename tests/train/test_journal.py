@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import storage
-from relume.checkpoint.state import RECORD, Mark, Progress
+from relume.checkpoint.state import RECORD, Mark, Measured, Progress
 from relume.errors import StorageError
 from relume.train.journal import FULLY_CHECKED, Journal, line_of, lines, record_of
 from relume.train.step import Report, updated_average
@@ -45,6 +47,26 @@ def test_a_line_holds_all_that_the_history_knows() -> None:
         "height": 32,
         "digest": "0000000000000000000000000000000a",
     }
+
+
+def test_an_evaluation_stands_behind_its_iteration_and_the_marks_there(tmp_path: Path) -> None:
+    done = (Measured(2, 0.5, 1), Measured(4, 0.25, 1))
+    history = replace(history_of(4, MARKS), evaluations=done)
+
+    text = list(lines(history))
+
+    values = [json.loads(line) for line in text]
+    order = [next(iter(value.values())) for value in values]
+    assert order == ["environment", 1, 2, "change", 0.5, 3, 4, "change", 0.25]
+    assert values[-1] == {
+        "map": 0.25, "after_iteration": 4, "best_map": 0.5, "best_iteration": 2
+    }  # fmt: skip
+    assert list(lines(history, 2, values[2]["average_loss"])) == text[3:]
+    path = tmp_path / "net.journal.jsonl"
+    before = replace(history, evaluations=done[:1])
+    with closing(Journal(path, before, pytest.fail)) as journal:
+        journal.append_evaluation(history)
+    assert path.read_text().splitlines() == text
 
 
 def test_a_record_takes_48_bytes_and_holds_its_report() -> None:
