@@ -10,6 +10,7 @@ import pytest
 
 from relume.formats.cfg import read_cfg
 from relume.model.detect import Detections, Picture, detect_image, nms_sort
+from relume.model.inference import run_fused
 from relume.model.network import Network, fold_batch_norm
 from tests.parity.weights_files import fill
 from tests.shared import SHARED, needs_shared
@@ -49,12 +50,14 @@ def test_with_darknets_batch_norm_formula_every_row_is_the_same(name: str) -> No
 
 
 @needs_shared
-@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("form", ["as trained", "folded", "fused"])
 @pytest.mark.parametrize("name", MODELS)
-def test_with_our_batch_norm_formula_detections_hardly_change(name: str, folded: bool) -> None:
+def test_with_our_batch_norm_formula_detections_hardly_change(name: str, form: str) -> None:
     network = _network(name)
-    if folded:
+    if form != "as trained":
         network = fold_batch_norm(network)
+    if form == "fused":
+        network = run_fused(network)
     golden, ours = _read(GOLDEN / f"{name}.valid.tsv"), _detect(network, name)
     pairs, alone = _matched(golden, ours)
     probability, pixels = _largest_differences(pairs)

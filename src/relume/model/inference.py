@@ -56,7 +56,6 @@ class FusedConvolution(nn.Module):
     def __init__(self, layer: Convolutional) -> None:
         super().__init__()
         section = layer.section
-        self.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
         self.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
         padding = section.padding * section.dilation
         self._padding = [padding, padding]
@@ -67,17 +66,20 @@ class FusedConvolution(nn.Module):
         self._activate = ACTIVATIONS[
             "linear" if section.activation in FUSED else section.activation
         ]
-        self._laid_out: Tensor | None = None
+        self._weight = layer.weight.detach().contiguous()
+        self._is_laid_out = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Return [B, filters, out_height, out_width]."""
         operations: Any = torch.ops.mkldnn
         shape = (self._padding, self._stride, self._dilation, self._groups)
-        if self._laid_out is None:
-            weight = self.weight.contiguous()
-            self._laid_out = operations._reorder_convolution_weight(weight, *shape, images.shape)
+        if not self._is_laid_out:
+            self._weight = operations._reorder_convolution_weight(
+                self._weight, *shape, images.shape
+            )
+            self._is_laid_out = True
         x: Tensor = operations._convolution_pointwise(
-            images, self._laid_out, self.bias, *shape, *self._fused, ""
+            images, self._weight, self.bias, *shape, *self._fused, ""
         )
         return self._activate(x)
 
