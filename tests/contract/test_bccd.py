@@ -17,8 +17,9 @@ from tests.shared import SHARED, needs_shared
 
 BCCD = SHARED / "data" / "bccd"
 MODEL = SHARED / "models" / "yolov3-tiny"
-ITERATIONS, KILLS = 100, 3
-TRAIN = ["detector", "train", "obj.data", "bccd-tiny.cfg", "yolov3-tiny.conv.15"]
+ITERATIONS, KILLS = 110, 3
+TRAIN = ["detector", "train", "obj.data", "bccd-tiny.cfg", "yolov3-tiny.conv.15", "-map"]
+"""Evaluated after 100 iterations and at the end."""
 
 pytestmark = [pytest.mark.long, needs_shared]
 
@@ -45,7 +46,7 @@ def prepared(folder: Path) -> Path:
         text = re.sub(rf"^{old}$", str(new), text, flags=re.MULTILINE)
     text = re.sub(r"^batch=1$", "batch=16", text, count=1, flags=re.MULTILINE)
     (folder / "bccd-tiny.cfg").write_text(text)
-    partial = ["partial", MODEL / "yolov3-tiny.cfg", MODEL / "yolov3-tiny.weights", TRAIN[-1], 15]
+    partial = ["partial", MODEL / "yolov3-tiny.cfg", MODEL / "yolov3-tiny.weights", TRAIN[4], 15]
     started(folder, [str(word) for word in partial]).wait()
     return folder
 
@@ -68,7 +69,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_loss_falls_on_real_pictures(straight: Path) -> None:
     text = (straight / "backup" / "bccd-tiny.journal.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
+    measured = [line for line in lines if "map" in line]
+    lines = [line for line in lines if "map" not in line]
 
+    assert [one["after_iteration"] for one in measured] == [100, 110]
+    assert measured[-1]["best_map"] > 0.1
     assert lines[-1]["average_loss"] < lines[9]["average_loss"] / 3
     early = sum(line["box_loss"] for line in lines[5:15])
     late = sum(line["box_loss"] for line in lines[-10:])
