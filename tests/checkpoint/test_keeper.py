@@ -12,6 +12,7 @@ import pytest
 from relume.checkpoint import container, storage
 from relume.checkpoint.container import plain
 from relume.checkpoint.disk import Buffer
+from relume.checkpoint.evaluations import measure_of
 from relume.checkpoint.folder import (
     claimed_position,
     iteration_in_name,
@@ -23,7 +24,7 @@ from relume.checkpoint.folder import (
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.pace import Pace, pause_after
-from relume.checkpoint.state import TrainState
+from relume.checkpoint.state import NO_DIGESTS, Measured, TrainState
 from relume.errors import CheckpointError, StorageError
 from tests.checkpoint.faults import strike
 from tests.checkpoint.states import tiny_state, with_seen
@@ -473,6 +474,63 @@ def test_a_milestone_the_disk_refused_is_written_before_the_next_save(
 
     expected = {"net_2.weights": 2, "net_2.backup": 2, "net_last.weights": 3, "net.backup": 1}
     assert held(tmp_path) == expected
+
+
+def evaluated(iteration: int, *values: float) -> TrainState:
+    """Return a state with so many evaluations, the last one its own."""
+    state = STATES[iteration]
+    measure = measure_of(state.recipe.keys, NO_DIGESTS)
+    first = iteration + 1 - len(values)
+    done = tuple(Measured(i, value, measure) for i, value in enumerate(values, first))
+    return replace(state, history=replace(state.history, evaluations=done))
+
+
+def test_the_best_is_kept_whatever_savelast_says_and_only_a_better_one_replaces_it(
+    tmp_path: Path,
+) -> None:
+    keeper = keeper_in(tmp_path, savelast=7)
+    best = tmp_path / "net_best.weights"
+
+    offer_all(keeper, [evaluated(1, 0.25), evaluated(2, 0.25, 0.5)])
+    assert best.read_bytes() == container.pack(evaluated(2, 0.25, 0.5))
+    offer_all(keeper, [evaluated(3, 0.25, 0.5, 0.5)])
+    keeper.stop(evaluated(3, 0.25, 0.5, 0.5))
+
+    assert best.read_bytes() == container.pack(evaluated(2, 0.25, 0.5))
+
+
+def test_a_best_the_disk_refused_is_written_before_any_state_that_knows_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keeper = keeper_in(tmp_path, warn=said.append)
+    offer_all(keeper, STATES[1:2])
+
+    with monkeypatch.context() as patch:
+        strike(patch, 1, errno.ENOSPC)
+        offer_all(keeper, [evaluated(2, 0.5)])
+    assert held(tmp_path) == {"net_last.weights": 1}
+    later = replace(
+        STATES[3],
+        history=replace(STATES[3].history, evaluations=evaluated(2, 0.5).history.evaluations),
+    )
+    offer_all(keeper, [later])
+
+    assert (tmp_path / "net_best.weights").read_bytes() == container.pack(evaluated(2, 0.5))
+    assert (tmp_path / "net_last.weights").read_bytes() == container.pack(later)
+
+
+def test_a_state_that_awaits_its_evaluation_is_no_milestone_yet(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path, saveweights=2)
+
+    keeper.offer(STATES[2], awaits_evaluation=True)
+    keeper.stop(STATES[2], awaits_evaluation=True)
+    assert held(tmp_path) == {"net_last.weights": 2}
+    keeper.offer(evaluated(2, 0.5))
+    keeper.close()
+
+    milestone = (tmp_path / "net_2.weights").read_bytes()
+    assert milestone == container.pack(evaluated(2, 0.5))
 
 
 def test_a_refused_save_counts_towards_the_pause_too(

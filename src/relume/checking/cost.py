@@ -141,8 +141,14 @@ def findings_of_cost(
     yield Finding(NOTE, "time to the end on this machine, about", cfg.path, detail)
 
 
-def findings_of_disk(cfg: Cfg, operation: Operation) -> Iterator[Finding]:
-    """Yield whether the checkpoints of a run will find room, and a folder that can be written."""
+def findings_of_disk(cfg: Cfg, operation: Operation, measures: bool = False) -> Iterator[Finding]:
+    """Yield whether the checkpoints of a run will find room, and a folder that can be written.
+
+    Args:
+        cfg: of the run.
+        operation: of the run.
+        measures: it also keeps the best state, by -map.
+    """
     folder = operation.backup
     while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -158,7 +164,7 @@ def findings_of_disk(cfg: Cfg, operation: Operation) -> Iterator[Finding]:
     with_state = milestones if operation.keepstate is None else operation.keepstate
     with_state = min(milestones, with_state)
     # Beside them: _last, the one before, one being written, the copy of a milestone, _final.
-    needed = (with_state + 4) * whole + (milestones - with_state + 1) * arrays
+    needed = (with_state + 4 + measures) * whole + (milestones - with_state + 1) * arrays
     free = shutil.disk_usage(folder).free
     detail = f"{_size(needed)} ({milestones:,} milestones); {_size(free)} are free"
     verdict = WARNING if needed > free else NOTE

@@ -216,7 +216,7 @@ def _check_run(found: Check, weights: str | None, flags: Values) -> None:
     found.findings += findings_of_cfg(cfg, settings.names, pictures)
     if operation is not None:
         _check_folder_of_run(found, cfg)
-        found.findings += findings_of_disk(cfg, operation)
+        found.findings += findings_of_disk(cfg, operation, bool(flags.get("-map")))
     if weights is not None:
         found.findings += _weights(Path(weights), cfg, bool(flags.get("-clear")))
     elif not found.done:

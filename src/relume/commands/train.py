@@ -22,8 +22,9 @@ from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
 from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
 from relume.kernels import PORTABLE
+from relume.schedule import next_evaluation
 from relume.screen import Screen
-from relume.spec import Operation, RunSpec, read_spec
+from relume.spec import Evaluations, Operation, Recipe, RunSpec, read_spec
 from relume.train import environment
 from relume.train.evaluation import evaluation_due, has_lost_patience, is_finished
 from relume.train.journal import Journal
@@ -126,7 +127,11 @@ def _run(
     began, began_seen = live.state, live.seen
     if is_finished(spec.recipe, began):
         say(_told_of_the_end(spec, began))
+    elif spec.recipe.evaluations is not None:
+        say(_told_of_evaluations(spec.recipe, spec.recipe.evaluations, began))
     progress = screen.training(began.iteration, spec.recipe.cfg.net.max_batches)
+    if done := comparable(began):
+        progress.evaluation(done[-1].map, max(one.map for one in done))
     keeper = _keeper(spec.operation, say)
     watcher = Watcher(spec, stop, keeper, progress, screen.line, note, say, digests)
     with (
@@ -154,6 +159,19 @@ def _run(
         gone = "" if path.exists() else " (gone)"
         say(f"best: {path}{gone}, mAP {percent:.2f} % after iteration {best.iteration}")
     return 0
+
+
+def _told_of_evaluations(recipe: Recipe, plan: Evaluations, state: TrainState) -> str:
+    """Say on what is measured, and when."""
+    best = best_of(comparable(state))
+    known = f", best so far {100 * best.map:.2f} % (iteration {best.iteration})" if best else ""
+    following = state.iteration
+    if not evaluation_due(recipe, state):
+        following = next_evaluation(recipe.cfg.net, plan.interval, following)
+    return (
+        f"-map: measures on the {len(plan.valid.pictures)} pictures of {plan.valid.images.path} "
+        f"every {plan.interval} iterations, next after {following}{known}"
+    )
 
 
 def _told_of_the_end(spec: RunSpec, state: TrainState) -> str:
