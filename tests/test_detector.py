@@ -57,6 +57,10 @@ def test_importing_relume_imports_neither_torch_nor_opencv() -> None:
     assert (Path(relume.__file__).parent / "py.typed").exists()
 
 
+def test_a_shell_that_completes_finds_the_interface() -> None:
+    assert dir(relume) == sorted(relume.__all__)
+
+
 def test_a_name_that_relume_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'relume' has no attribute 'detct'"):
         relume.detct  # type: ignore[attr-defined] # noqa: B018

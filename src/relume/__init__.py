@@ -23,3 +23,7 @@ if not TYPE_CHECKING:
         if name in __all__:
             return getattr(importlib.import_module("relume.detector"), name)
         raise AttributeError(f"module 'relume' has no attribute '{name}'")
+
+    def __dir__() -> list[str]:
+        """Name what there is, for whoever completes `relume.` in a shell."""
+        return sorted(__all__)

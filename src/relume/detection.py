@@ -36,10 +36,10 @@ def edges_px(box_xywh_rel: Box, width_px: int, height_px: int) -> Box:
     left, right = ((x + side * w / 2) * width_px for side in (-1, 1))
     top, bottom = ((y + side * h / 2) * height_px for side in (-1, 1))
     return (
-        min(max(left, 0), width_px - 1),
-        min(max(top, 0), height_px - 1),
-        min(max(right, 0), width_px - 1),
-        min(max(bottom, 0), height_px - 1),
+        min(max(left, 0.0), width_px - 1.0),
+        min(max(top, 0.0), height_px - 1.0),
+        min(max(right, 0.0), width_px - 1.0),
+        min(max(bottom, 0.0), height_px - 1.0),
     )
 
 

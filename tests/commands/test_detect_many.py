@@ -163,3 +163,25 @@ def test_a_picture_without_anything_in_it_says_so_and_has_an_empty_label_file(
     assert (ended.status, ended.out.splitlines()[1:]) == (0, ["nothing found above 0.4"])
     assert Path("img/a.txt").read_bytes() == b""
     assert json.loads(Path("found.json").read_text())[0]["objects"] == []
+
+
+@pytest.mark.parametrize("there", ["a.jpg\n", '{"images": []}', "\n[net]\n"])
+def test_json_replaces_no_file_that_is_no_list_of_json(there: str) -> None:
+    Path("list.txt").write_text(there)
+    ended = run("img", "-out", "list.txt")
+
+    assert ended.status == 2
+    assert "-out: list.txt is there and holds no detections; give another file" in ended.error
+    assert Path("list.txt").read_text() == there
+    assert not Path("predictions").exists()
+
+
+def test_json_replaces_an_earlier_one_and_an_empty_file() -> None:
+    Path("found.json").touch()
+    assert run("img", "-out", "found.json").status == 0
+    assert run("img/a.png", "-out", "found.json").status == 0
+
+    assert len(json.loads(Path("found.json").read_text())) == 1
+    assert (
+        "-out: img is a folder; a file to write; img/NAME.json" in run("img", "-out", "img").error
+    )

@@ -300,6 +300,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_cfg(tmp_path / "none.cfg", "train")
 
 
+def test_a_weights_file_in_place_of_the_cfg_is_called_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights"
+    path.write_bytes(bytes([0, 0, 0, 0, 2, 0, 0, 0]) + bytes(range(1, 256)))
+    with pytest.raises(CfgError, match=r"net\.weights: is no text file; a cfg, .* in the order"):
+        read_cfg(path, "detect")
+
+
 def test_no_key_is_in_two_tables() -> None:
     for kind, read in keys.READ.items():
         tables = [read, keys.INERT.get(kind, ())]

@@ -49,6 +49,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         ("classes=2\ntrian=a", "obj.data:2: there is no key 'trian'; did you mean 'train'?"),
         ("qqq=a", "there is no key 'qqq'; the keys are classes, train,"),
         ("train", "obj.data:1: 'train' has no value"),
+        ("\n[net]\nbatch=1", "obj.data:2: '[net]' begins a section, as in a cfg; a data file has"),
         ("train=", "'train=' has no value"),
         ("seed=x", "obj.data:1: seed = x; seed needs an integer"),
     ],

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from relume.checkpoint import storage
 from relume.command_table import Values
-from relume.commands.detect import NOT_ALL, FoundAsJson, detector_of, path_of, thresh_of
+from relume.commands.detect import (
+    NOT_ALL,
+    FoundAsJson,
+    detector_of,
+    json_path_of,
+    path_of,
+    thresh_of,
+)
 from relume.commands.prediction_files import encoded
 from relume.commands.video import (
     Frames,
@@ -88,9 +95,8 @@ def _time_limit_s(flags: Values) -> float:
 
 def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
     """Return where everything goes, looked at before there is any work."""
-    outputs = Outputs(
-        *(path_of(flags, f) for f in ("-out_filename", "-prefix", "-json_file_output"))
-    )
+    video, prefix = path_of(flags, "-out_filename"), path_of(flags, "-prefix")
+    outputs = Outputs(video, prefix, json_path_of(flags, "-json_file_output"))
     if not outputs.given and "-dont_show" not in flags:
         raise UsageError(
             "relume detector demo",

@@ -60,7 +60,7 @@ class FoundAsJson:
 def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in pictures, or in those whose paths come on standard input."""
     thresh, extended, force = thresh_of(flags), bool(flags.get("-ext_output")), "-force" in flags
-    out = path_of(flags, "-out")
+    out = json_path_of(flags, "-out")
     words = arguments[3:]
     asked = asked_pictures(words, arguments[0], screen.warn)
     drawings = Drawings(_drawn_into(flags, words, asked), force)
@@ -131,6 +131,19 @@ def thresh_of(flags: Values) -> float:
     if not 0 <= thresh <= 1:
         raise UsageError("-thresh", f"{thresh:g}", "a number from 0 to 1", "for example -thresh .5")
     return thresh
+
+
+def json_path_of(flags: Values, name: str) -> Path | None:
+    """Return the file that takes JSON; one that is there is replaced only if it looks like such."""
+    path = path_of(flags, name)
+    if path is not None and path.is_dir():
+        raise UsageError(name, f"{path} is a folder", "a file to write", f"{path / 'NAME.json'}")
+    if path is not None and path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(1) != b"[":
+                found = f"{path} is there and holds no detections"
+                raise UsageError(name, found, "", "give another file, or move this one away")
+    return path
 
 
 def path_of(flags: Values, name: str) -> Path | None:

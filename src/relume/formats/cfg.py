@@ -61,6 +61,9 @@ def read_cfg(path: str | Path, purpose: Purpose) -> Cfg:
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         raise CfgError(path, f"cannot be read ({found})", "a .cfg file is needed") from error
+    if b"\0" in data:  # no text has it, every weights file does
+        remedy = "are the arguments in the order that -h shows?"
+        raise CfgError(path, "is no text file", "a cfg, which begins with [net]", remedy)
     return parse_cfg(decode_text(data), str(path), purpose)
 
 

@@ -146,6 +146,10 @@ def parse_data_file(numbered: Iterable[tuple[int, str]], path: str | Path) -> Da
         if text.startswith(("#", ";")):
             continue
         key, _, value = (part.strip(" \t") for part in text.partition("="))
+        if text.startswith("[") and text.endswith("]"):
+            found = f"'{excerpt(text)}' begins a section, as in a cfg"
+            remedy = "the data file stands before the cfg"
+            raise DataFileError(f"{path}:{line}", found, "a data file has none", remedy)
         if not (key and value):
             place, found = f"{path}:{line}", f"'{excerpt(text)}' has no value"
             raise DataFileError(place, found, "an option is written key = value")
