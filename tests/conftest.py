@@ -1,6 +1,11 @@
 """Settings that hold for every test."""
 
+import signal
+
 import torch
 
 # Small tensors: a second thread only waits, and test processes run side by side.
 torch.set_num_threads(1)
+
+# A shell's background job is deaf to Ctrl-C, and so would be every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

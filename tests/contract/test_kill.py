@@ -16,6 +16,7 @@ import pytest
 from relume.checkpoint import container
 from relume.checkpoint.state import TrainState
 from relume.data.order import index_at
+from relume.formats import places
 from tests.command_line import relume
 from tests.contract.processes import Relume
 from tests.contract.small_runs import copied_run, sgd_cfg, write_run
@@ -68,7 +69,7 @@ def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
         (signal.SIGHUP, 10),
     ):
         with held_up(folder, position) as (picture, content):
-            process = Relume(folder, *TRAIN[:-1], "0")
+            process = Relume(folder, *TRAIN[:-1], "0", before=takes_pipes)
             with picture.open("wb") as file:  # opens when the other side does
                 process.signal(number)
                 file.write(content)
@@ -92,9 +93,17 @@ def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
     assert promised(folder) == promised(straight)
 
 
+def takes_pipes() -> None:
+    """Let this process read pipes like files: they are a disk that does not answer."""
+    places.regular = lambda path, flags=0: os.open(path, os.O_RDONLY)
+
+
 @contextmanager
 def held_up(folder: Path, position: int) -> Iterator[tuple[Path, bytes]]:
-    """Make a pipe of the picture at a position: who reads it waits. It is a picture at the end."""
+    """Make a pipe of the picture at a position, a picture again at the end.
+
+    Who `takes_pipes` waits when it reads it.
+    """
     paths = (folder / "train.txt").read_text().split()
     picture = folder / paths[index_at(0, position, len(paths))]
     content = picture.read_bytes()
@@ -115,7 +124,7 @@ def test_a_picture_that_never_comes_does_not_hold_up_a_stop(
     folder = copied_run(straight, tmp_path / "stuck")
     with held_up(folder, 6):
         limit = ("-max_time", "1.5") if how == "-max_time" else ()
-        process = Relume(folder, *TRAIN, *limit)
+        process = Relume(folder, *TRAIN, *limit, before=takes_pipes)
         if how == "SIGTERM":
             assert process.read_until(" avg loss")
             process.signal(signal.SIGTERM)
@@ -165,7 +174,7 @@ def test_a_second_ctrl_c_leaves_at_once(straight: Path, tmp_path: Path) -> None:
     """Without loader threads a picture that does not come holds up everything."""
     folder = copied_run(straight, tmp_path / "stuck")
     with held_up(folder, 0) as (picture, _):
-        process = Relume(folder, *TRAIN[:-1], "0")
+        process = Relume(folder, *TRAIN[:-1], "0", before=takes_pipes)
         with picture.open("wb"):  # opens when the other side does
             process.signal(signal.SIGINT)
             assert process.read_until("relume: SIGINT: saves after this subdivision, then stops")
@@ -181,7 +190,7 @@ def test_a_second_run_in_the_same_folder_is_refused(
 ) -> None:
     folder = copied_run(straight, tmp_path / "stuck")
     with held_up(folder, 0):
-        process = Relume(folder, *TRAIN)
+        process = Relume(folder, *TRAIN, before=takes_pipes)
         assert process.read_until("relume: seed 0, 1 threads")
         monkeypatch.chdir(folder)
         second = relume(*TRAIN)
