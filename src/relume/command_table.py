@@ -99,7 +99,7 @@ COMMANDS = (
         {
             "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
             "-ext_output": Flag(bool, "print the boxes too"),
-            "-out": Flag(str, "write the detections as JSON", "FILE"),
+            "-out": Flag(str, "write the detections as JSON; replaces only such", "FILE"),
             "-out_folder": Flag(str, "draw each picture into this folder, as NAME.jpg", "FOLDER"),
             "-dont_draw": Flag(bool, "draw no picture"),
             "-save_labels": Flag(bool, "write NAME.txt beside each picture, as labels to train on"),
@@ -120,7 +120,9 @@ COMMANDS = (
         {
             "-out_filename": Flag(str, "write a video: .avi, .mp4, .m4v, .mov or .mkv", "FILE"),
             "-prefix": Flag(str, "write each frame to PREFIX_00000001.jpg and so on", "PREFIX"),
-            "-json_file_output": Flag(str, "write the detections as JSON", "FILE"),
+            "-json_file_output": Flag(
+                str, "write the detections as JSON; replaces only such", "FILE"
+            ),
             "-c": Flag(int, "number of the camera, if there is no VIDEO (default 0)", "N"),
             "-thresh": Flag(float, "smallest confidence (default .25)", "F"),
             "-ext_output": Flag(bool, "print the boxes too"),

@@ -67,7 +67,7 @@ def test_lines_are_darknets_from_left_to_right_and_the_likeliest_class_first() -
     assert match is not None
     assert match[1] == "a.png"
     assert rest == ["cat: 50%", "dog: 88%", "cat: 38%"]
-    assert (ended.status, ended.err) == (0, "")
+    assert (ended.status, ended.err) == (0, "relume: drawn into predictions.jpg\n")
 
 
 @pytest.mark.usefixtures("net", "found")
@@ -125,7 +125,7 @@ def test_pictures_are_taken_from_standard_input_and_a_bad_one_does_not_stop_the_
     assert ended.status == 2
     assert errors[0].startswith("relume: error: broken.jpg: cannot be decoded (13 bytes); ")
     assert errors[1].startswith("relume: error: missing.png: cannot be read: No such file")
-    assert len(errors) == 2
+    assert errors[2:] == ["relume: drawn into predictions.jpg, the last of 2 pictures"]
 
 
 @pytest.mark.usefixtures("net")

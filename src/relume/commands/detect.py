@@ -89,8 +89,8 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
             except InputError as error:
                 screen.error(str(error))
                 status = NOT_ALL
-    if drawings.count and (folder := drawings.folder) is not None:
-        screen.warn(f"{drawings.count} picture{'s' * (drawings.count > 1)} drawn into {folder}")
+    if drawings.count:
+        screen.warn(drawings.summary)
     return status
 
 

@@ -43,6 +43,14 @@ class Drawings:
         """By input; every input has a target of its own."""
         self.count = 0
 
+    @property
+    def summary(self) -> str:
+        """Where the drawn pictures are, for a message."""
+        if self.folder is not None:
+            return f"{self.count} picture{'s' * (self.count > 1)} drawn into {self.folder}"
+        last = f", the last of {self.count} pictures" if self.count > 1 else ""
+        return f"drawn into {ONE_PICTURE}{last}"
+
     def check(self, asked: Sequence[Asked]) -> None:
         """Raise UsageError, before any work is done, if a picture would be replaced unasked."""
         inputs = {_identity(item.path) for item in asked}
