@@ -128,6 +128,23 @@ def test_pictures_are_taken_from_standard_input_and_a_bad_one_does_not_stop_the_
     assert errors[2:] == ["relume: drawn into predictions.jpg, the last of 2 pictures"]
 
 
+@pytest.mark.usefixtures("net", "found")
+@pytest.mark.parametrize("out", ["net.cfg", "[.data", "link.json"])
+def test_out_never_replaces_what_is_read(out: str) -> None:
+    Path("[.data").write_text("[\nclasses = 3\n")
+    Path("link.json").symlink_to("net.cfg")  # which begins with [ as JSON does
+    before = Path(out).read_bytes()
+
+    ended = relume(
+        *("detector", "test", "[.data", "net.cfg", "net.weights", "a.png"),
+        *("-dont_draw", "-out", out),
+    )
+
+    assert ended.status == 2
+    assert " itself; another file to write" in ended.error
+    assert Path(out).read_bytes() == before
+
+
 @pytest.mark.usefixtures("net")
 def test_a_box_that_is_no_box_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = FOUND.boxes_xywh_rel.copy()

@@ -86,3 +86,13 @@ def test_a_difficult_box_takes_nothing_from_a_truth_of_its_place() -> None:
 
 def test_no_pictures_have_no_records() -> None:
     assert rows_of(joined([])) == []
+
+
+def test_a_box_beyond_all_numbers_finds_nothing_and_says_nothing() -> None:
+    boxes = np.array([[0.5, 0.5, 1e30, 1e30], [0.5, 0.5, 0.2, 0.2]], F)
+    truths = np.array([[0, 0.5, 0.5, 0.2, 0.2]], F)
+
+    records = match_detections(boxes, np.ones((2, 1), F), truths, truths[:0], 0.5)
+
+    assert records.truths.tolist() == [NO_TRUTH, 0]
+    assert records.ious[0] == 0

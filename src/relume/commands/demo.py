@@ -4,7 +4,6 @@ It opens no window: the frames go into a video (-out_filename) or pictures (-pre
 them into JSON and lines. Whatever ends it, Ctrl-C or a closed pipe, the video is finished.
 """
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,6 +15,7 @@ from relume.command_table import Values
 from relume.commands.detect import (
     NOT_ALL,
     FoundAsJson,
+    check_no_input,
     detector_of,
     json_path_of,
     path_of,
@@ -107,9 +107,7 @@ def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
     if outputs.video is not None:
         check_ending(outputs.video, "-out_filename")
     for path in (outputs.video, outputs.json):
-        for given in arguments:
-            if path is not None and os.path.realpath(path) == os.path.realpath(given):
-                raise UsageError(path, f"is {given} itself", "another file to write")
+        check_no_input(path, arguments)
     return outputs
 
 

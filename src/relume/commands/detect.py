@@ -1,9 +1,10 @@
 """`relume detector test`: what is in pictures, as Darknet's lines, drawings, JSON and labels."""
 
 import json
+import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     out = json_path_of(flags, "-out")
     words = arguments[3:]
     asked = asked_pictures(words, arguments[0], screen.warn)
+    check_no_input(out, [*arguments, *(item.path for item in asked)])
     drawings = Drawings(_drawn_into(flags, words, asked), force)
     labels = LabelFiles(force) if "-save_labels" in flags else None
     if "-dont_draw" not in flags:
@@ -155,6 +157,13 @@ def path_of(flags: Values, name: str) -> Path | None:
         remedy = f"mkdir -p {shlex.quote(str(path.parent))}"
         raise UsageError(name, f"{path.parent} does not exist", "an existing folder", remedy)
     return path
+
+
+def check_no_input(path: Path | None, inputs: Iterable[str | Path]) -> None:
+    """Raise UsageError if a file that is to be written is one that the command reads."""
+    for given in inputs if path is not None else ():
+        if os.path.realpath(str(path)) == os.path.realpath(str(given)):
+            raise UsageError(str(path), f"is {given} itself", "another file to write")
 
 
 def detector_of(arguments: Sequence[str], flags: Values) -> Detector:

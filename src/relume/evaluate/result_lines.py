@@ -19,6 +19,7 @@ COCO_IDS = tuple(
 """COCO's category of each of its 80 classes."""
 
 
+@np.errstate(over="ignore")  # a huge box ends at infinity, and is then cut to the picture
 def edges_xyxy_px(found: Detected) -> Floats:
     """Return [N, 4]: left, top, right and bottom in pixels of the picture, not cut to it."""
     size = np.array(found.size_px, np.float32)

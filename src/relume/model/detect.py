@@ -198,6 +198,7 @@ def letterbox_size(width: int, height: int, net_width: int, net_height: int) -> 
     return max(1, width * net_height // height), net_height
 
 
+@np.errstate(over="ignore")
 def correct_boxes(
     detections: Detections, width: int, height: int, net_width: int, net_height: int
 ) -> Detections:

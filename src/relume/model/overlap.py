@@ -9,10 +9,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def overlap_of(a_xywh: Floats, b_xywh: Floats, exponent: float | None = None) -> Floats:
     """Return intersection over union, less a penalty for distance if there is an exponent.
 
     It is 0 where there is no union. Whichever of two boxes comes first, the bits are the same.
+    A net that has hardly been trained finds boxes whose area is beyond float32: they overlap
+    nothing, as Darknet's NaN does.
 
     Args:
         a_xywh, b_xywh: [4, ...] centre and size, with broadcasting behind the first axis.
