@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relume import drawing
-from relume.drawing import COLOURS, Edges, Label, Picture, draw_labels, ink_on
+from relume.drawing import COLOURS, Edges, Label, Picture, draw_labels, in_ascii, ink_on
 
 Floats = npt.NDArray[np.float64]
 
@@ -114,6 +114,20 @@ def test_a_label_keeps_off_a_small_box_beside_its_own() -> None:
     horse, _ = plates_of(grey(640, 480), labels)
 
     assert drawing._overlap(horse, small) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("Blutkörperchen 9%", "Blutkorperchen 9%"), ("weiß", "weiss"), ("血小板", "???"), ("a", "a")],
+)
+def test_a_letter_that_the_font_lacks_loses_its_accent_or_is_one_mark(
+    text: str, shown: str
+) -> None:
+    box = (20, 60, 200, 180)
+
+    assert in_ascii(text) == shown
+    drawn = draw_labels(grey(400, 300), [Label(text, 0, box)])
+    assert np.array_equal(drawn, draw_labels(grey(400, 300), [Label(shown, 0, box)]))
 
 
 def test_a_long_label_shrinks_to_the_width_of_the_picture() -> None:

@@ -4,12 +4,13 @@ A label stands on a plate of its box's colour. Plates avoid each other and the s
 others as far as there is room; the last label, the most important one, chooses first. A small
 picture is enlarged, so that the labels can be read.
 
-Not covered: the choice of what to draw, which is the caller's; letters beyond ASCII, which
-OpenCV's font does not have.
+Not covered: the choice of what to draw, which is the caller's; letters that OpenCV's font does
+not have, which is all beyond ASCII: they lose their accents, or become a question mark.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -47,6 +48,7 @@ class Label:
 
 def draw_labels(picture: Picture, labels: Sequence[Label]) -> Picture:
     """Return a copy of `picture` [H,W,3] RGB with the boxes drawn; the last one lies on top."""
+    labels = [replace(label, text=in_ascii(label.text)) for label in labels]
     factor = max(1, -(-LEAST_SIDE_PX // min(picture.shape[:2])))
     drawn = _enlarged(picture, factor)
     height, width = drawn.shape[:2]
@@ -63,6 +65,15 @@ def draw_labels(picture: Picture, labels: Sequence[Label]) -> Picture:
         plates.append(plate)
         _draw_text(drawn, label, plate, scale)
     return drawn
+
+
+def in_ascii(text: str) -> str:
+    """Return a text as OpenCV's font can write it: a letter without its accent, else one '?'."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    letters = (part for part in parts if not unicodedata.combining(part))
+    return "".join(letter if letter.isascii() else "?" for letter in letters)
 
 
 def _best_place(
