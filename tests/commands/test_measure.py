@@ -233,6 +233,24 @@ def test_valid_writes_a_file_per_class(folder: Path) -> None:
         assert mine.read_bytes() == before[file]
 
 
+def test_valid_tells_of_names_that_results_of_voc_cannot_tell_apart(folder: Path) -> None:
+    for name in ("a.1.png", "a.2.png", "a b.png"):
+        Path(name).write_bytes(Path("3.png").read_bytes())
+    assert run("valid").err == ""
+    Path("valid.txt").write_text("3.png\na.1.png\na.2.png\na b.png\n")
+
+    ended = run("valid")
+
+    read = "by programs that read results of VOC"
+    assert ended.status == 0
+    assert ended.err.splitlines() == [
+        "relume: valid.txt:3: a.2.png has the id 'a', as valid.txt:2: taken for one picture "
+        + read,
+        "relume: valid.txt:4: a b.png has the id 'a b', which is not one word: hard to read "
+        + read,
+    ]
+
+
 def test_valid_writes_cocos_json(folder: Path) -> None:
     with Path("obj.data").open("a") as file:
         file.write("eval = coco\n")

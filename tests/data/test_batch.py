@@ -86,6 +86,22 @@ def test_workers_and_read_ahead_change_no_byte(source: Source) -> None:
             assert_same(left, right)
 
 
+def test_no_more_threads_are_started_than_have_something_to_do(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    class Noted(loaders.Loaders):
+        def __init__(self, number: int) -> None:
+            begun.append(number)
+            super().__init__(min(number, 1))
+
+    monkeypatch.setattr(batch, "Loaders", Noted)
+
+    assert list(mini_batches(source, 0, size_of, 1_000_000, 2, 0)) == []
+    assert begun == [3 * source.net.mini_batch]
+
+
 def test_starting_later_gives_the_same_mini_batches(source: Source) -> None:
     whole = list(mini_batches(source, 0, size_of, 2, 2, 48))
     for left, right in zip(mini_batches(source, 24, size_of, 2, 2, 48), whole[6:], strict=True):

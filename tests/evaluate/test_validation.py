@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from relume.data.loaders import Loaders
 from relume.errors import DataFileError, ImageError
+from relume.evaluate import detected
 from relume.evaluate.detected import Detected, Settings, detect_pictures
 from relume.evaluate.validation import evaluate_network
 from relume.formats.cfg import parse_cfg
@@ -172,3 +174,19 @@ def test_pictures_come_with_their_labels_and_difficult_boxes(tmp_path: Path) -> 
     (tmp_path / "difficult.txt").write_text("d.png\n")
     with pytest.raises(DataFileError, match="as many as in"):
         read()
+
+
+def test_no_more_threads_are_started_than_have_something_to_do(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    class Noted(Loaders):
+        def __init__(self, number: int) -> None:
+            begun.append(number)
+            super().__init__(min(number, 1))
+
+    monkeypatch.setattr(detected, "Loaders", Noted)
+
+    assert list(detect_pictures(network, [], Settings(batch=4), workers=1_000_000)) == []
+    assert begun == [12]

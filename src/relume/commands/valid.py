@@ -11,7 +11,13 @@ from relume.command_table import Values
 from relume.commands.measure import BATCH, Job, Trouble, picture_progress, read_job
 from relume.errors import DataFileError, UsageError
 from relume.evaluate.detected import Detected, Named, Settings, detect_pictures
-from relume.evaluate.result_lines import COCO_IDS, coco_entries, coco_image_id, voc_lines
+from relume.evaluate.result_lines import (
+    COCO_IDS,
+    coco_entries,
+    coco_image_id,
+    voc_image_id,
+    voc_lines,
+)
 from relume.formats.data_files import DataFile, read_image_list, resolve
 from relume.screen import Screen
 
@@ -64,6 +70,9 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
         for path, line in zip(images.paths, images.lines, strict=True)
     ]
     ids = list(_image_ids(pictures)) if form == COCO else [None] * len(pictures)
+    if form == VOC:
+        for text in _told_of_names(pictures):
+            screen.warn(text)
     trouble, began_s = Trouble(screen), time.monotonic()
     storage.make_folder(results.paths[0].parent)
     at = picture_progress(screen, len(pictures), shown=True)
@@ -119,6 +128,23 @@ def _paths(job: Job, form: str, flags: Values) -> tuple[Path, ...]:
             needed = "names that can name a file each, for results of VOC"
             raise DataFileError(job.data_file.text("names"), found, needed)
     return tuple(folder / f"{base}{name}.txt" for name in job.names)
+
+
+def _told_of_names(pictures: list[Named]) -> Iterator[str]:
+    """Yield what makes results of VOC hard to read: ids that are equal, or two words."""
+    first: dict[str, str] = {}
+    again, split = [], []
+    for path, place in pictures:
+        name = voc_image_id(path)
+        if name in first:
+            again.append(f"{place}: {path.name} has the id '{name}', as {first[name]}")
+        first.setdefault(name, place)
+        if name.split() != [name]:
+            split.append(f"{place}: {path.name} has the id '{name}', which is not one word")
+    for found, what in ((again, "taken for one picture"), (split, "hard to read")):
+        if found:
+            more = f" (and {len(found) - 1} more)" * (len(found) > 1)
+            yield f"{found[0]}{more}: {what} by programs that read results of VOC"
 
 
 def _image_ids(pictures: list[Named]) -> Iterator[int]:

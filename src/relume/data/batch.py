@@ -94,7 +94,7 @@ def mini_batches(
                 return
             yield _joined(samples)
         return
-    loaders = Loaders(workers)
+    loaders = Loaders(min(workers, source.net.mini_batch * (read_ahead + 1)))
     under_way: deque[list[Task[Sample]]] = deque()
     rest = iter(firsts)
     try:

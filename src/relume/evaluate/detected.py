@@ -162,7 +162,7 @@ def _read_ahead(
                 return
             yield first, [read(one) for one in pictures[first : first + batch]]
         return
-    loaders = Loaders(workers)
+    loaders = Loaders(min(workers, batch * (READ_AHEAD + 1)))  # so much is there to do
     under_way: deque[tuple[int, list[Task[ReadPicture | ImageError]]]] = deque()
     try:
         while not stop():

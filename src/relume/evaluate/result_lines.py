@@ -29,6 +29,14 @@ def edges_xyxy_px(found: Detected) -> Floats:
     return np.concatenate((centres - sizes / 2, centres + sizes / 2), axis=1).astype(np.float32)
 
 
+def voc_image_id(path: Path) -> str:
+    """Return the file's name up to its first dot.
+
+    Source: AlexeyAB src/utils.c basecfg.
+    """
+    return path.name.partition(".")[0]
+
+
 def voc_lines(found: Detected, path: Path) -> Iterator[tuple[int, str]]:
     """Yield class and line `id probability xmin ymin xmax ymax` of everything in a picture.
 
@@ -36,7 +44,7 @@ def voc_lines(found: Detected, path: Path) -> Iterator[tuple[int, str]]:
 
     Source: AlexeyAB src/detector.c print_detector_detections.
     """
-    name = path.name.partition(".")[0]
+    name = voc_image_id(path)
     last = np.array(found.size_px * 2, np.float32)
     edges = edges_xyxy_px(found) + np.float32(1)
     edges[:, :2] = np.maximum(edges[:, :2], 1)
