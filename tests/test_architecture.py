@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": {"errors", "data", "model", "validation_set"},
     "checkpoint": {"errors", "formats", "schedule"},
     "kernels": {"errors", "formats", "spec", "checkpoint", "screen", "command_table"},
+    "distributed": {"errors"},
     "train": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
-        *("kernels", "figures", "draws", "evaluate"),
+        *("distributed", "kernels", "figures", "draws", "evaluate"),
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
         *("checking", "command_table", "export", "kernels", "detection", "detector"),
-        *("evaluate", "validation_set"),
+        *("evaluate", "validation_set", "distributed"),
     },
     "command": set(),
     "file_commands": {"command"},
@@ -66,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Only these parts know PyTorch; all others start without it.
-KNOW_TORCH = {"model", "evaluate", "train", "detector", "commands"}
+KNOW_TORCH = {"model", "evaluate", "distributed", "train", "detector", "commands"}
 
 PRINT = {"cli", "screen", "demo"}
 WRITE = {"checkpoint/storage", "checkpoint/disk", "demo_pictures", "demo"}

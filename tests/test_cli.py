@@ -112,10 +112,6 @@ def test_flags_stand_anywhere_and_take_their_values_along() -> None:
             "detector train a b -chart x.png",
             "-chart: a flag of Darknet that relume does not support yet; leave it out",
         ),
-        (
-            "detector train a b -gpus 0,1",
-            "-gpus: a flag of Darknet that relume does not support yet; leave it out",
-        ),
         ("detector test a b c -thresh", "-thresh: the value is missing; a value behind -thresh"),
         (
             "detector test a b c -out -dont_show",

@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(words, screen, arguments is None)
     except RelumeError as error:
-        screen.error(str(error))
+        if not error.is_told:
+            screen.error(str(error))
         return _status(error)
     except BrokenPipeError:
         return USER_ERROR  # the reader has gone, as `head` does; there is no one to tell

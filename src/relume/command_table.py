@@ -75,6 +75,12 @@ COMMANDS = (
             **EVALUATION,
             "-dont_show": DONT_SHOW,
             "-i": GPU,
+            "-gpus": Flag(
+                str,
+                "train with a process on each of these GPUs (with -nogpu: as many processes on the "
+                "processor); the same bits as with one",
+                "0,1,2",
+            ),
             "-nogpu": NOGPU,
         },
         more="Keys of DATA for saving: savelast = auto, or N iterations; "
@@ -338,7 +344,7 @@ COMMANDS = (
 )
 
 FLAGS_NOT_YET = frozenset([
-    "-gpus", "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
+    "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
     "-benchmark_layers", "-json_port", "-http_post_host", "-avgframes", "-s", "-hier",
 ])  # fmt: skip
 """Flags of Darknet's detector that this version refuses."""

@@ -19,7 +19,9 @@ RelumeError
 ├── Unavailable             a disk does not give what the run needs: the same command, later
 ├── TrainerEnded            a trainer that `relume prove` watches ended in trouble of its own
 └── TrainingError
-    └── NotFinite           loss, gradient or statistics are NaN or infinite
+    ├── NotFinite           loss, gradient or statistics are NaN or infinite
+    ├── PeerLost            another process that trains this run has ended
+    └── Unconfirmed         the processes of one run were not found to hold the same state
 
 `cli.main` turns a RelumeError into one line and exit status 2 (TrainingError: 1, Unavailable:
 75, that of a stopped run); anything else is our own bug and shows its traceback.
@@ -40,6 +42,8 @@ class RelumeError(Exception):
         self.needed = needed
         self.remedy = remedy
         parts = "; ".join(part for part in (found, needed, remedy) if part)
+        self.is_told = False
+        """Whether another process says it, so that this one need not."""
         super().__init__(f"{self.place}: {parts}")
 
 
@@ -120,3 +124,11 @@ class TrainingError(RelumeError):
 
 class NotFinite(TrainingError):
     """Loss, gradient or statistics are NaN or infinite; the state before the update is intact."""
+
+
+class PeerLost(TrainingError):
+    """Another of the processes that train this run has ended, or does not answer."""
+
+
+class Unconfirmed(TrainingError):
+    """What an update left was not found to be the same in all processes, and is not saved."""

@@ -81,10 +81,17 @@ FILE_COMMANDS = (
     ),
     Command(
         "inspect",
-        ("FILE", "[CFG]"),
+        ("FILE|BACKUP", "[CFG]"),
         "Say what is in a weights file, and whether it is intact. A plain file needs its CFG.",
         "relume inspect backup/yolov3_last.weights",
         "relume.commands.files:inspect",
+        {
+            "-finished": Flag(
+                bool,
+                "say whether the run in the folder BACKUP (that of CFG, where there are several) "
+                "is finished. Exit status 0: it is; 75: the same command goes on; 2: trouble",
+            )
+        },
     ),
     Command(
         "verify",

@@ -15,7 +15,7 @@ from relume.data.order import index_at
 from relume.drawing import Picture
 from relume.model.network import Network
 from relume.train import step
-from relume.train.partial import Partial
+from relume.train.partial import Share
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import copied_run, sgd_cfg, train_until, write_run
 
@@ -44,9 +44,9 @@ def used_in(folder: Path, iteration: int, monkeypatch: pytest.MonkeyPatch) -> li
     given: list[MiniBatch] = []
     train_subdivision = step.train_subdivision
 
-    def watched(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
+    def watched(network: Network, share: Share, mini_batch: MiniBatch) -> None:
         given.append(mini_batch)
-        train_subdivision(network, partial, mini_batch)
+        train_subdivision(network, share, mini_batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(step, "train_subdivision", watched)  # train_until asks for it there

@@ -19,7 +19,7 @@ from relume.train.environment import declare
 from relume.train.evaluation import evaluation_due
 from relume.train.journal import Journal
 from relume.train.loop import Stop
-from relume.train.partial import Partial
+from relume.train.partial import Share
 from relume.train.start import StartFlags, starting_state
 from relume.train.step import Report
 from tests.cfg_texts import small_cfg
@@ -100,8 +100,8 @@ def train_until(
         waits = evaluated and evaluation_due(spec.recipe, state)
         stop.requested = state.reached == end and not waits
 
-    def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
-        step.train_subdivision(network, partial, mini_batch)
+    def train_subdivision(network: Network, share: Share, mini_batch: MiniBatch) -> None:
+        step.train_subdivision(network, share, mini_batch)
         done[1] += 1
         stop.requested = tuple(done) == end
 

@@ -77,10 +77,10 @@ def close(batches: Iterator[MiniBatch]) -> None:
 
 
 def test_workers_and_read_ahead_change_no_byte(source: Source) -> None:
-    expected = list(mini_batches(source, 0, size_of, 0, 0, 64))
+    expected = list(mini_batches(source, range(0, 64, 4), size_of, 0, 0))
     assert len(expected) == 16
     for workers, read_ahead in ((1, 0), (1, 3), (2, 1), (3, 2), (5, 40)):
-        loaded = list(mini_batches(source, 0, size_of, workers, read_ahead, 64))
+        loaded = list(mini_batches(source, range(0, 64, 4), size_of, workers, read_ahead))
         assert len(loaded) == 16
         for left, right in zip(loaded, expected, strict=True):
             assert_same(left, right)
@@ -103,8 +103,10 @@ def test_no_more_threads_are_started_than_have_something_to_do(
 
 
 def test_starting_later_gives_the_same_mini_batches(source: Source) -> None:
-    whole = list(mini_batches(source, 0, size_of, 2, 2, 48))
-    for left, right in zip(mini_batches(source, 24, size_of, 2, 2, 48), whole[6:], strict=True):
+    whole = list(mini_batches(source, range(0, 48, 4), size_of, 2, 2))
+    for left, right in zip(
+        mini_batches(source, range(24, 48, 4), size_of, 2, 2), whole[6:], strict=True
+    ):
         assert_same(left, right)
 
 
@@ -135,10 +137,14 @@ def mixed(request: pytest.FixtureRequest, source: Source) -> Source:
 
 
 def test_workers_and_neighbours_change_no_byte_of_mixed_samples(mixed: Source) -> None:
-    expected = list(mini_batches(mixed, 0, size_of, 0, 0, 64))
-    for left, right in zip(mini_batches(mixed, 0, size_of, 3, 5, 64), expected, strict=True):
+    expected = list(mini_batches(mixed, range(0, 64, 4), size_of, 0, 0))
+    for left, right in zip(
+        mini_batches(mixed, range(0, 64, 4), size_of, 3, 5), expected, strict=True
+    ):
         assert_same(left, right)
-    for left, right in zip(mini_batches(mixed, 24, size_of, 2, 2, 48), expected[6:12], strict=True):
+    for left, right in zip(
+        mini_batches(mixed, range(24, 48, 4), size_of, 2, 2), expected[6:12], strict=True
+    ):
         assert_same(left, right)
     for position in range(8):
         sample = load_sample(mixed, position, *size_of(position))
@@ -155,9 +161,8 @@ def test_a_sample_depends_on_its_position_alone(
 ) -> None:
     """Whatever threads load it, how far ahead they are, and which samples stand beside it."""
     net = replace(mixed.net, batch=size, written_batch=size, subdivisions=1)
-    loaded = mini_batches(
-        replace(mixed, net=net), first, lambda _: (96, 64), workers, read_ahead, first + 2 * size
-    )
+    firsts = (first, first + size)
+    loaded = mini_batches(replace(mixed, net=net), firsts, lambda _: (96, 64), workers, read_ahead)
     for mini_batch in loaded:
         for row, position in enumerate(mini_batch.positions):
             alone = load_sample(mixed, position, 96, 64)
@@ -230,8 +235,10 @@ def test_a_mini_batch_without_truths_has_one_padding_column(source: Source) -> N
 
 def test_with_replacement_a_sample_is_the_picture_drawn_for_it(source: Source) -> None:
     drawing = replace(source, with_replacement=True, net=replace(NET, mixup=True))
-    expected = list(mini_batches(drawing, 0, size_of, 0, 0, 40))
-    for left, right in zip(mini_batches(drawing, 0, size_of, 2, 3, 40), expected, strict=True):
+    expected = list(mini_batches(drawing, range(0, 40, 4), size_of, 0, 0))
+    for left, right in zip(
+        mini_batches(drawing, range(0, 40, 4), size_of, 2, 3), expected, strict=True
+    ):
         assert_same(left, right)
     for position in range(40):
         sample = load_sample(drawing, position, 64, 64)
@@ -241,7 +248,9 @@ def test_with_replacement_a_sample_is_the_picture_drawn_for_it(source: Source) -
 
 
 def test_an_epoch_shows_every_picture_once(source: Source) -> None:
-    seen = [i for batch in mini_batches(source, 0, size_of, 2, 1, 20) for i in batch.indices]
+    seen = [
+        i for batch in mini_batches(source, range(0, 20, 4), size_of, 2, 1) for i in batch.indices
+    ]
     assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10))
 
 
@@ -250,7 +259,7 @@ def test_a_bad_picture_stops_its_own_mini_batch(source: Source, workers: int) ->
     bad = load_sample(source, 9, 64, 64).indices[0]
     source.image_paths[bad].write_bytes(b"broken")
     # Picture `bad` stands at position 9 of the first ten, so in the third mini-batch.
-    batches = mini_batches(source, 0, size_of, workers, 5, 64)
+    batches = mini_batches(source, range(0, 64, 4), size_of, workers, 5)
     assert [next(batches).positions[0], next(batches).positions[0]] == [0, 4]
     with pytest.raises(ImageError, match=rf"^train\.txt:{bad + 1}: .*{bad}\.png cannot be decoded"):
         next(batches)
@@ -264,7 +273,7 @@ def test_no_more_is_read_ahead_than_asked(source: Source) -> None:
         asked.append(position)
         return 32, 32
 
-    batches = mini_batches(source, 0, counted, 1, 3, 4000)
+    batches = mini_batches(source, range(0, 4000, 4), counted, 1, 3)
     assert asked == []
     next(batches)
     assert asked == [0, 4, 8, 12]
@@ -285,15 +294,15 @@ class CountedPaths(list[Path]):
 
 def test_closing_drops_what_is_waiting(source: Source) -> None:
     paths = CountedPaths(source.image_paths)
-    batches = mini_batches(replace(source, image_paths=paths), 0, size_of, 2, 1000, 4000)
+    batches = mini_batches(replace(source, image_paths=paths), range(0, 4000, 4), size_of, 2, 1000)
     next(batches)
     close(batches)
     assert paths.taken < 2000
 
 
 def test_nothing_is_loaded_behind_the_end(source: Source) -> None:
-    assert list(mini_batches(source, 8, size_of, 2, 2, 8)) == []
-    assert [b.positions[0] for b in mini_batches(source, 8, size_of, 2, 9, 16)] == [8, 12]
+    assert list(mini_batches(source, range(8, 8, 4), size_of, 2, 2)) == []
+    assert [b.positions[0] for b in mini_batches(source, range(8, 16, 4), size_of, 2, 9)] == [8, 12]
 
 
 @needs_shared
@@ -306,7 +315,7 @@ def test_real_pictures_keep_nearly_all_their_boxes() -> None:
         for path in paths
     ]
     source = Source(NET, Yolo(line=2, jitter=0.3), 1, paths, lines, labels)
-    batches = list(mini_batches(source, 0, lambda _: (416, 416), 2, 2, 40))
+    batches = list(mini_batches(source, range(0, 40, 4), lambda _: (416, 416), 2, 2))
     kept = sum(int((batch.classes >= 0).sum()) for batch in batches)
     written = sum(map(len, labels))
     # Either end of a side loses .075 of it on average, so 28 % of the area is cut off; boxes on
@@ -338,7 +347,7 @@ def test_a_read_that_hangs_does_not_keep_a_stop_from_being_noticed(
 
     monkeypatch.setattr(batch, "load_sample", load)
     monkeypatch.setattr(loaders, "LONGEST_FAREWELL_S", 0.0)
-    loaded = list(mini_batches(source, 0, size_of, 1, 3, 64, Patience(stopped=stopped)))
+    loaded = list(mini_batches(source, range(0, 64, 4), size_of, 1, 3, Patience(stopped=stopped)))
 
     assert asked.is_set()
     assert [mini_batch.positions[0] for mini_batch in loaded] == [0]
@@ -351,7 +360,9 @@ def test_a_read_that_hangs_does_not_keep_a_stop_from_being_noticed(
 def test_without_threads_a_stop_is_noticed_between_two_pictures(source: Source) -> None:
     asked = iter([False] * 6 + [True])
 
-    loaded = list(mini_batches(source, 0, size_of, 0, 0, 64, Patience(stopped=lambda: next(asked))))
+    loaded = list(
+        mini_batches(source, range(0, 64, 4), size_of, 0, 0, Patience(stopped=lambda: next(asked)))
+    )
 
     assert [mini_batch.positions[0] for mini_batch in loaded] == [0]
     assert list(asked) == []
@@ -369,7 +380,7 @@ def test_whatever_a_thread_raises_is_raised_where_the_picture_would_have_come(
         return whole(source, position, *args)
 
     monkeypatch.setattr(batch, "load_sample", load)
-    batches = mini_batches(source, 0, size_of, 2, 3, 64)
+    batches = mini_batches(source, range(0, 64, 4), size_of, 2, 3)
     assert next(batches).positions[0] == 0
 
     with pytest.raises(type(error)):
@@ -381,7 +392,7 @@ def test_threads_that_die_are_replaced_and_change_no_byte(
     source: Source, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
     """None can be killed alone; if one ends all the same, its task is done by another."""
-    expected = list(mini_batches(source, 0, size_of, 0, 0, 32))
+    expected = list(mini_batches(source, range(0, 32, 4), size_of, 0, 0))
     left = list(range(deaths))
     work = loaders.Loaders._work
 
@@ -394,7 +405,7 @@ def test_threads_that_die_are_replaced_and_change_no_byte(
             pool._tasks.get()  # and takes the task along
 
     monkeypatch.setattr(loaders.Loaders, "_work", dying)
-    loaded = list(mini_batches(source, 0, size_of, 2, 2, 32))
+    loaded = list(mini_batches(source, range(0, 32, 4), size_of, 2, 2))
 
     assert left == []
     for one, other in zip(loaded, expected, strict=True):
@@ -416,7 +427,7 @@ def test_a_picture_that_the_disk_does_not_give_ends_the_loading_soon(
     monkeypatch.setattr("relume.data.patience.read_file", read)
     slept: list[float] = []
     patience = Patience((0.1, 0.2), sleep=slept.append)
-    batches = mini_batches(source, 0, size_of, workers, 0, 64, patience)
+    batches = mini_batches(source, range(0, 64, 4), size_of, workers, 0, patience)
     assert [next(batches).positions[0], next(batches).positions[0]] == [0, 4]
 
     with pytest.raises(Unavailable, match="cannot be read: Input/output error"):

@@ -25,7 +25,10 @@ from tests.long_proofs.piece import Outcome, Piece, leave
 
 FOLDER = ROOT / ".prove"
 LONG_TESTS = (
-    *(f"tests/contract/test_{name}.py" for name in ("bccd", "full_size", "portable", "prove")),
+    *(
+        f"tests/contract/test_{name}.py"
+        for name in ("bccd", "full_size", "portable", "prove", "torchrun", "workers")
+    ),
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
     "tests/export/test_full_size.py",

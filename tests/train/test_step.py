@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relume.data.batch import MiniBatch
+from relume.distributed.group import ALONE
+from relume.distributed.tree import GradientTree
 from relume.errors import NotFinite
 from relume.formats.cfg import parse_cfg
 from relume.model.network import Network
+from relume.spec import Recipe
 from relume.train.optimizer import build_optimizer
-from relume.train.partial import GradientTree, Partial
+from relume.train.partial import Partial, Share
 from relume.train.step import (
     Report,
     are_finite,
@@ -22,6 +25,7 @@ from relume.train.step import (
     update,
     updated_average,
 )
+from relume.train.together import Told, Wish, put_together
 from tests.checkpoint.states import tiny_cfg
 
 
@@ -67,6 +71,9 @@ def test_pixels_become_floats_from_0_to_1_in_channels_last_memory() -> None:
     assert torch.equal(tensor, torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
 
 
+NO_RECIPE: Recipe = None  # type: ignore[assignment]  # asked only where processes differ
+
+
 def network_of(subdivisions: int = 2) -> Network:
     cfg = parse_cfg(tiny_cfg(batch=4, subdivisions=subdivisions), "net.cfg", "train")
     return Network(cfg).train()
@@ -101,9 +108,11 @@ def train_iteration(
     iteration: int,
     rate: float,
 ) -> tuple[Report, Partial]:
-    partial = Partial()
-    for _ in range(network.cfg.net.subdivisions):
-        train_subdivision(network, partial, next(batches))
+    partial, share = Partial(), Share(range(network.cfg.net.subdivisions))
+    for _ in share.subdivisions:
+        train_subdivision(network, share, next(batches))
+    told = Told(share.done, Wish(), None)
+    put_together(ALONE, NO_RECIPE, network, partial, share, told)
     return update(network, optimizer, partial, iteration, rate, (32, 32)), partial
 
 

@@ -45,7 +45,7 @@ from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good
 from relume.command_table import Values
 from relume.commands.ending import tidied_up
-from relume.commands.train import compute_device
+from relume.commands.starting_flags import compute_device
 from relume.commands.training_flags import flags_of
 from relume.data.loaders import available_processors
 from relume.errors import DataFileError, RelumeError, StorageError

@@ -19,7 +19,7 @@ from relume.commands.asked_pictures import (
     read_at_once,
 )
 from relume.commands.prediction_files import Drawings, LabelFiles
-from relume.commands.train import compute_device
+from relume.commands.starting_flags import compute_device
 from relume.detection import Detection, detection_frame, detection_line
 from relume.detector import THRESH, Detector, Pixels, load_network, names_of_all
 from relume.errors import InputError, UsageError

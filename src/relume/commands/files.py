@@ -8,7 +8,14 @@ import numpy as np
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.evaluations import with_best
-from relume.checkpoint.folder import claimed_position, newest_good, run_files, run_of
+from relume.checkpoint.finished import is_finished_in
+from relume.checkpoint.folder import (
+    claimed_position,
+    newest_good,
+    run_files,
+    run_names,
+    run_of,
+)
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import (
     first_tensor_difference,
@@ -17,7 +24,14 @@ from relume.checkpoint.tensor_digests import (
 )
 from relume.checkpoint.weights_file import read_weights_file
 from relume.command_table import Values
-from relume.errors import CheckpointError, Damaged, RelumeError, UsageError, WeightsError
+from relume.errors import (
+    TEMPORARY_FAILURE,
+    CheckpointError,
+    Damaged,
+    RelumeError,
+    UsageError,
+    WeightsError,
+)
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
 from relume.formats.sections import Cfg
@@ -71,8 +85,10 @@ def compare(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 
 def inspect(arguments: list[str], flags: Values, screen: Screen) -> int:
-    """Say what a weights file holds and whether it is intact."""
+    """Say what a weights file holds and whether it is intact, or whether a run is finished."""
     path = arguments[0]
+    if flags.get("-finished"):
+        return _tell_whether_finished(Path(path), arguments[1:], screen)
     data = read_weights_file(path)
     header = parse_header(data, path)
     screen.line(f"{path}: {len(data):,} bytes")
@@ -90,6 +106,19 @@ def inspect(arguments: list[str], flags: Values, screen: Screen) -> int:
     else:
         screen.line("no training state; give the CFG to see which layers it fills")
     return 0
+
+
+def _tell_whether_finished(folder: Path, cfg: list[str], screen: Screen) -> int:
+    """Say whether a run has come to its end; by the exit status too."""
+    names = [run_name(path) for path in cfg] or run_names(folder)
+    if len(names) > 1:
+        raise UsageError(folder, f"holds runs {', '.join(names)}", "one", "name its CFG")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(folder, "is no folder", "the backup folder of a run")
+    finished = bool(names) and is_finished_in(folder, names[0])
+    what = f"'{names[0]}'" if names else "the run"
+    screen.line(f"{folder}: {what} is {'' if finished else 'not '}finished")
+    return SAME if finished else TEMPORARY_FAILURE
 
 
 def reset(arguments: list[str], flags: Values, screen: Screen) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from relume.command_table import Values
-from relume.commands.train import compute_device
+from relume.commands.starting_flags import compute_device
 from relume.data.loaders import available_processors
 from relume.detector import load_network
 from relume.errors import DataFileError, ImageError, UsageError

@@ -89,11 +89,10 @@ def _loaded(spec: RunSpec, iteration: int, shown: range) -> list[MiniBatch]:
     batches = mini_batches(
         # How many stand in a mini-batch changes none of them.
         replace(source_of(spec), net=replace(net, subdivisions=net.batch)),
-        first + shown.start,
+        range(first + shown.start, first + shown.stop),
         lambda position: size,
         workers=operation.workers,
         read_ahead=READ_AHEAD,
-        end_position=first + shown.stop,
         patience=Patience(),
     )
     with closing(batches):

@@ -41,7 +41,7 @@ def max_time_s(flags: Mapping[str, str | int | float | bool]) -> float | None:
 
 
 @contextmanager
-def stop_by_signal(screen: Screen) -> Iterator[Stop]:
+def stop_by_signal(screen: Screen, is_said: bool = True) -> Iterator[Stop]:
     """Turn the first signal into a request; a second SIGINT leaves at once.
 
     That is as safe as being killed, which a checkpoint survives, and it ends a process too
@@ -50,6 +50,10 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
 
     Behind the end nothing is left to stop: a signal that comes then is ignored, or it would
     spoil the exit status by which a recipe decides whether to go on.
+
+    Args:
+        screen: told of the first signal.
+        is_said: False in a process that follows another, which says it.
     """
     stop, announcer = Stop(), _Announcer(screen)
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
@@ -70,7 +74,8 @@ def stop_by_signal(screen: Screen) -> Iterator[Stop]:
                 if number in numbers:
                     stop.requested = True
                     name = signal.Signals(number).name
-                    announcer.say(f"{name}: saves after this subdivision, then stops")
+                    if is_said:
+                        announcer.say(f"{name}: saves after this subdivision, then stops")
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True  # before the main thread's next step, not a little later

@@ -14,13 +14,27 @@ from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
+from relume.commands.follow import follow
+from relume.commands.launch import launch
 from relume.commands.look_through import look_through
+from relume.commands.starting_flags import (
+    compute_device,
+    start_flags_of,
+    threads_of,
+    usual_threads,
+    wishes_of,
+)
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.commands.training_flags import flags_of
 from relume.commands.watcher import Watcher, write_chart
 from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
-from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError, UsageError
+from relume.distributed.group import (
+    Group,
+    is_launched,
+    joined,
+)
+from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError
 from relume.kernels import PORTABLE
 from relume.schedule import next_evaluation
 from relume.screen import Screen
@@ -30,20 +44,38 @@ from relume.train.evaluation import evaluation_due, has_lost_patience, is_finish
 from relume.train.journal import Journal
 from relume.train.loop import Live, Stop, begin
 from relume.train.loop import train as train_loop
-from relume.train.rerun import Wishes, in_this_environment
-from relume.train.start import StartFlags, starting_state
+from relume.train.one_start import check_alike, check_size, shared_state
+from relume.train.rerun import in_this_environment
+from relume.train.start import starting_state
 
-MOST_THREADS_PER_PROCESSOR = 16
-"""To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 Note = Callable[[str], None]
 """Takes one line of text."""
 
 
 def train(arguments: list[str], flags: Values, screen: Screen) -> int:
-    """Train from the beginning or from where the last run stopped; return the exit status."""
+    """Train from the beginning or from where the last run stopped; return the exit status.
+
+    In a group of processes the first one writes what there is to write, the others follow it.
+    A stopped run is then no failure of them, for which torchrun would start them again.
+    """
+    if "-gpus" in flags:
+        return launch(arguments, flags, screen)
+    device = compute_device(flags)
+    with joined(device) as group:
+        do = _lead if group.writes else follow
+        status = do(arguments, flags, screen, group, device)
+    return 0 if status == TEMPORARY_FAILURE and is_launched() else status
+
+
+def _lead(
+    arguments: list[str], flags: Values, screen: Screen, group: Group, device: torch.device
+) -> int:
+    """Train, write, and show what happens."""
     data, cfg = arguments[:2]
-    device, threads, max_time = compute_device(flags), _threads(flags), max_time_s(flags)
+    threads, max_time = threads_of(flags), max_time_s(flags)
     spec = read_spec(data, cfg, flags_of(flags), screen.warn)
+    check_size(group, spec)
+    group.gather(b"")  # what had to be indexed has been; the others need not do it again
     folder, name = spec.operation.backup, spec.operation.name
     storage.make_folder(folder)
     with storage.locked(folder, name) as held, _log(folder / f"{name}.log") as note:
@@ -64,54 +96,29 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
                 return TEMPORARY_FAILURE
             for text in told_of_known_pictures(spec):
                 say(text)
-            declared = environment.declare(threads or available_processors(), device)
-            start_flags = _start_flags(arguments, flags)
+            declared = environment.declare(threads or usual_threads(), device)
+            start_flags = start_flags_of(arguments, flags)
             patience = Patience(PAUSES_S, stop.is_due, say)
             start = starting_state(spec, start_flags, declared, say, patience)
+            shared_state(group, start)
             threads = threads or int(start.environment["threads"])
             environment.set_up(threads)
             here = environment.declare(threads, device)
-            known = in_this_environment(spec, start, here, _wishes(flags), stop, device, say)
+            check_alike(group, spec, here)
+            wishes = wishes_of(flags)
+            known = in_this_environment(spec, start, here, wishes, stop, device, say, group)
             if known is None:
                 say("stopped before anything was trained; the same command goes on")
                 return TEMPORARY_FAILURE
             if known.reached == (0, 0):
                 for text in warnings_before_training(spec):
                     say(text)
-            say(f"seed {spec.recipe.seed}, {threads} threads, backup {folder}")
-            live = begin(spec, known, device)
+            many = f"{group.size} processes with " * (group.size > 1)
+            say(f"seed {spec.recipe.seed}, {many}{threads} threads, backup {folder}")
+            live = begin(spec, known, device, group)
             del start, known  # what was read of a file; as large as all that is trained
             with _tensor_digests(flags, live, say) as digests:
                 return _run(spec, live, stop, screen, note, say, digests)
-
-
-def _start_flags(arguments: list[str], flags: Values) -> StartFlags:
-    return StartFlags(
-        weights=arguments[2] if len(arguments) > 2 else None,
-        clear=bool(flags.get("-clear")),
-        resume=bool(flags.get("-resume")),
-        allow_change=bool(flags.get("-allow-change")),
-    )
-
-
-def _wishes(flags: Values) -> Wishes:
-    return Wishes(
-        exact=bool(flags.get("-exact")),
-        portable=bool(flags.get("-portable")),
-        allow_change=bool(flags.get("-allow-change")),
-    )
-
-
-def compute_device(flags: Values) -> torch.device:
-    """Return the device that the flags -i and -nogpu ask for."""
-    if flags.get("-nogpu") or not torch.cuda.is_available():
-        if "-i" in flags and not flags.get("-nogpu"):
-            raise UsageError("-i", "PyTorch finds no GPU", "a CUDA build of PyTorch and a GPU")
-        return torch.device("cpu")
-    index, count = int(flags.get("-i", 0)), torch.cuda.device_count()
-    if not 0 <= index < count:
-        raise UsageError("-i", str(index), f"0 to {count - 1}, the GPUs that PyTorch finds")
-    return torch.device("cuda", index)
 
 
 def _run(
@@ -218,16 +225,6 @@ def _keeper(operation: Operation, say: Note) -> Keeper:
         operation.keepstate,
         operation.savebudget_gb,
     )
-
-
-def _threads(flags: Values) -> int | None:
-    if "-threads" not in flags:
-        return None
-    threads = int(flags["-threads"])
-    most = MOST_THREADS_PER_PROCESSOR * available_processors()
-    if not 1 <= threads <= most:
-        raise UsageError("-threads", str(threads), f"1 to {most} on this machine")
-    return threads
 
 
 @contextmanager

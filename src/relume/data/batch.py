@@ -6,7 +6,7 @@ since OpenCV and file reading release Python's lock.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -59,24 +59,23 @@ def load_mini_batch(source: Source, first_position: int, width: int, height: int
 
 def mini_batches(
     source: Source,
-    first_position: int,
+    firsts: Iterable[int],
     size_of: Callable[[int], tuple[int, int]],
     workers: int,
     read_ahead: int,
-    end_position: int,
     patience: Patience | None = None,
 ) -> Generator[MiniBatch]:
-    """Yield the mini-batches from `first_position` up to `end_position`, in order.
+    """Yield the mini-batches that begin at the positions `firsts`, in their order.
 
     An error is raised where its mini-batch would have come. Closing the generator drops what
     was read ahead and does not wait for a picture that hangs.
 
     Args:
+        firsts: first position of each; there may be any number of them.
         size_of: first position of a mini-batch -> (width, height) of the net's input; it is
             asked up to `read_ahead` mini-batches early.
         workers: loader threads; 0 loads in the calling thread, with no reading ahead.
         read_ahead: mini-batches under way while the caller works on the one yielded last.
-        end_position: position after the last one; whole mini-batches from `first_position`.
         patience: with a disk that does not give a picture. It is asked while a mini-batch is
             waited for (without workers: before each picture): if it is over, the generator
             ends. It is over for the loader threads when the generator ends. A picture that is
@@ -85,7 +84,6 @@ def mini_batches(
     Raises:
         ImageError, Unavailable: a picture cannot be read or decoded.
     """
-    firsts = range(first_position, end_position, source.net.mini_batch)
     patience = patience or Patience()
     if workers == 0:
         for first in firsts:

@@ -9,9 +9,12 @@ import numpy.typing as npt
 from relume.data.batch import MiniBatch, mini_batches
 from relume.data.patience import Patience
 from relume.data.sample import Source
+from relume.distributed.group import ALONE, Group
+from relume.distributed.tree import shares_of
 from relume.errors import ImageError, LabelError, RelumeError
 from relume.formats.data_files import ImageList
 from relume.formats.rows import Listed, Rows
+from relume.formats.sections import Net
 from relume.lists.label_files import PICTURE_BITS, LabelFiles
 from relume.schedule import input_size
 from relume.spec import REPLACEMENT, SKIP, Recipe, RunSpec
@@ -41,7 +44,7 @@ def places_of(images: ImageList) -> Listed[str]:
 
 
 def batches_of(
-    spec: RunSpec, first_position: int, patience: Patience, end_position: int | None = None
+    spec: RunSpec, first_position: int, patience: Patience, group: Group = ALONE
 ) -> Generator[MiniBatch]:
     """Yield the mini-batches from `first_position` on: a pure function of the recipe.
 
@@ -49,7 +52,7 @@ def batches_of(
         spec: what to train, and with how many hands.
         first_position: of a mini-batch.
         patience: with a disk that does not give a picture.
-        end_position: where to end; None: with the run.
+        group: only those that this process trains come.
     """
     recipe, operation = spec.recipe, spec.operation
     cfg = recipe.cfg
@@ -59,13 +62,21 @@ def batches_of(
 
     return mini_batches(
         source_of(spec),
-        first_position,
+        _firsts(cfg.net, first_position, group),
         size_of,
         workers=operation.workers,
         read_ahead=operation.read_ahead,
-        end_position=cfg.net.max_batches * cfg.net.batch if end_position is None else end_position,
         patience=patience,
     )
+
+
+def _firsts(net: Net, first_position: int, group: Group) -> Iterator[int]:
+    """Yield the first position of every mini-batch that this process trains."""
+    begun, inside = divmod(first_position, net.batch)
+    for iteration in range(begun, net.max_batches):
+        done = inside // net.mini_batch if iteration == begun else 0
+        for subdivision in shares_of(done, net.subdivisions, group.size)[group.rank]:
+            yield iteration * net.batch + subdivision * net.mini_batch
 
 
 def unchanged(
@@ -91,14 +102,16 @@ def unchanged(
     """
     images, told = spec.recipe.images, set[int]()
     used = {**dict(zip(begun.rows, begun.digests, strict=True)), **begun.skipped}
+    iteration = None
     for mini_batch in batches:
-        if mini_batch.positions[0] % spec.recipe.cfg.net.batch == 0:
+        before, iteration = iteration, mini_batch.positions[0] // spec.recipe.cfg.net.batch
+        if before not in (None, iteration):
             used.clear()
         now = zip(mini_batch.indices, mini_batch.digests.tolist(), strict=True)
         for row, digest in (*now, *mini_batch.skipped.items()):
             known = int(pictures[row]) or used.setdefault(row, digest)
             if known != digest:
-                raise _changed(spec.recipe, row, np.uint64(known ^ digest))
+                raise changed(spec.recipe, row, np.uint64(known ^ digest))
         for row in mini_batch.skipped:
             if not (pictures[row] or row in told):
                 place = f"{images.path}:{images.lines[row]}"
@@ -107,7 +120,7 @@ def unchanged(
         yield mini_batch
 
 
-def _changed(recipe: Recipe, index: int, difference: np.uint64) -> RelumeError:
+def changed(recipe: Recipe, index: int, difference: np.uint64) -> RelumeError:
     what, path = changed_file(recipe, index, difference)
     if what == PICTURE:
         return ImageError(

@@ -19,7 +19,8 @@ from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import Progress, RecordBuffer, TrainState
 from relume.data.batch import MiniBatch
 from relume.data.patience import PAUSES_S, Patience
-from relume.errors import NotFinite, RelumeError, StorageError
+from relume.distributed.group import ALONE, Group
+from relume.errors import NotFinite, RelumeError, StorageError, Unconfirmed
 from relume.evaluate.average_precision import Evaluation
 from relume.model.network import Network
 from relume.schedule import input_size, learning_rate
@@ -32,6 +33,14 @@ from relume.train.journal import Journal, record_of
 from relume.train.optimizer import build_optimizer
 from relume.train.partial import Partial, with_partial
 from relume.train.step import Report, train_subdivision, update, updated_average
+from relume.train.together import (
+    Told,
+    Wish,
+    agreed_evaluation,
+    confirmed_digest,
+    put_together,
+    share_of,
+)
 
 
 @dataclass
@@ -51,6 +60,16 @@ class Stop:
         """Tell whether the run is to end now."""
         return self.requested or self.clock() >= self.ends_at_s
 
+    def wish(self, has_stopped: bool) -> Wish:
+        """Return what this process wants, which may have stopped already."""
+        return Wish(self.requested, has_stopped and not self.requested)
+
+    def take(self, wish: Wish) -> None:
+        """Want what any process of the group wants."""
+        self.requested |= wish.requested
+        if wish.due:
+            self.ends_at_s = -math.inf
+
 
 @dataclass
 class Live:
@@ -66,6 +85,8 @@ class Live:
     """At the end of the last whole iteration; its arrays share the network's memory."""
     seen: int
     """Of the state this came from, which may lie inside an iteration."""
+    group: Group = ALONE
+    """The processes that train it together."""
 
     def now(self) -> TrainState:
         """Return the state to go on from, what has begun included; the memory is shared."""
@@ -77,13 +98,14 @@ class Live:
         return next(self.network.parameters()).device
 
 
-def begin(spec: RunSpec, start: TrainState, device: torch.device) -> Live:
+def begin(spec: RunSpec, start: TrainState, device: torch.device, group: Group = ALONE) -> Live:
     """Put a state into a network; the state is not changed, nor needed any more.
 
     Args:
         spec: what to train, and with how many hands.
         start: fresh, or from a checkpoint.
         device: where the network lives.
+        group: the processes that train it together, all from this state.
     Raises:
         Mismatch: if `start` does not fit the network.
     """
@@ -93,7 +115,7 @@ def begin(spec: RunSpec, start: TrainState, device: torch.device) -> Live:
     pictures, partial = install(start, network, optimizer, len(recipe.labels))
     whole = start.before_partial(recipe.cfg.net.batch)
     state = capture(network, optimizer, pictures, whole, whole.progress, whole.history)
-    return Live(network, optimizer, pictures, partial, state, start.progress.seen)
+    return Live(network, optimizer, pictures, partial, state, start.progress.seen, group)
 
 
 Watch = Callable[[TrainState, Report | Evaluation], None]
@@ -132,6 +154,8 @@ def train(
                 journal.append_evaluation(state.history)
             keeper.offer(state, _known_digest(state), evaluation_due(spec.recipe, state))
             watch(state, report)
+    except Unconfirmed:
+        raise  # the network holds what nobody has confirmed; what was saved before is safe
     except RelumeError as error:
         try:
             keeper.stop(state, evaluation_due(spec.recipe, state))
@@ -156,6 +180,13 @@ def _known_digest(state: TrainState) -> bytes | None:
     return records[-1]["digest"].tobytes() if len(records) else None
 
 
+def follow(spec: RunSpec, live: Live, stop: Stop, say: Callable[[str], None]) -> None:
+    """Train as `train` does, in a process of the group that writes nothing."""
+    with closing(iterations(spec, live, stop, say)) as steps:
+        for _ in steps:
+            pass
+
+
 def iterations(
     spec: RunSpec,
     live: Live,
@@ -177,8 +208,9 @@ def iterations(
         network's memory: they hold until the next one is asked for.
     Raises:
         RelumeError: after the state to go on from.
+        Unconfirmed: without one.
     """
-    batches = batches_of(spec, live.seen, Patience(PAUSES_S, stop.is_due, say))
+    batches = batches_of(spec, live.seen, Patience(PAUSES_S, stop.is_due, say), live.group)
     checked = unchanged(batches, live.pictures, live.partial, spec, say)
     records = RecordBuffer(live.state.history.records)
     with closing(batches):
@@ -186,9 +218,11 @@ def iterations(
             step: tuple[TrainState, Report | Evaluation] | None
             try:
                 if evaluation_due(spec.recipe, live.state):
-                    step = evaluated(live.network, spec, live.state, stop.is_due, say)
+                    step = _evaluation(spec, live, stop, say)
                 else:
                     step = _iteration(spec, live, checked, records, stop)
+            except Unconfirmed:
+                raise
             except NotFinite:
                 yield live.state, None
                 raise
@@ -202,6 +236,16 @@ def iterations(
             yield step
 
 
+def _evaluation(
+    spec: RunSpec, live: Live, stop: Stop, say: Callable[[str], None]
+) -> tuple[TrainState, Evaluation] | None:
+    """Measure, every process of the group all of it; return None if a stop came before its end."""
+    step = evaluated(live.network, spec, live.state, stop.is_due, say)
+    all_measured, wish = agreed_evaluation(live.group, step and step[0], stop.wish(step is None))
+    stop.take(wish)
+    return step if all_measured else None
+
+
 def _iteration(
     spec: RunSpec, live: Live, batches: Iterator[MiniBatch], records: RecordBuffer, stop: Stop
 ) -> tuple[TrainState, Report] | None:
@@ -209,7 +253,7 @@ def _iteration(
     cfg, net, state = spec.recipe.cfg, spec.recipe.cfg.net, live.state
     network, optimizer = live.network, live.optimizer
     pictures, partial = live.pictures, live.partial
-    if not _complete(partial, network, batches, stop):
+    if not _complete(spec, live, batches, stop):
         return None
     iteration = state.iteration + 1
     rate, size = learning_rate(net, iteration), input_size(cfg, spec.recipe.seed, iteration)
@@ -222,17 +266,29 @@ def _iteration(
         skipped=tuple(sorted({*state.progress.skipped, *partial.skipped})),
     )
     captured = capture(network, optimizer, pictures, state, progress, state.history)
-    record = record_of(report, progress, captured.digest())
+    record = record_of(report, progress, confirmed_digest(live.group, captured))
     history = replace(state.history, records=records.append(record))
     live.partial = Partial()
     return replace(captured, history=history), report
 
 
-def _complete(partial: Partial, network: Network, batches: Iterator[MiniBatch], stop: Stop) -> bool:
-    """Train the subdivisions that are left of an iteration; return False if a stop came first."""
-    while partial.subdivisions < network.cfg.net.subdivisions:
-        mini_batch = None if stop.is_due() else next(batches, None)
-        if mini_batch is None:
-            return False
-        train_subdivision(network, partial, mini_batch)
-    return True
+def _complete(spec: RunSpec, live: Live, batches: Iterator[MiniBatch], stop: Stop) -> bool:
+    """Train the subdivisions that are left of an iteration; return False if a stop came first.
+
+    Each process of the group trains its share. All of them stop, or raise an error, together,
+    with the same `live.partial`.
+    """
+    share = share_of(live.group, live.partial, spec.recipe.cfg.net.subdivisions)
+    has_stopped, trouble = False, None
+    try:
+        while not share.is_complete:
+            mini_batch = None if stop.is_due() else next(batches, None)
+            if mini_batch is None:
+                has_stopped = True
+                break
+            train_subdivision(live.network, share, mini_batch)
+    except RelumeError as error:
+        trouble = error
+    told = Told(share.done, stop.wish(has_stopped), trouble)
+    stop.take(put_together(live.group, spec.recipe, live.network, live.partial, share, told))
+    return live.partial.subdivisions == spec.recipe.cfg.net.subdivisions

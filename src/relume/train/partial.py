@@ -5,8 +5,8 @@ with the same bits wherever it was interrupted: losses added in order, batch sta
 one, and gradients as the complete subtrees that wait in the tree.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,45 @@ from torch import Tensor
 
 from relume.checkpoint.state import PARTIAL, Array, Arrays, TrainState
 from relume.data.mixing import most_pictures
+from relume.distributed.tree import GradientTree, spans_of
 from relume.errors import Mismatch
 from relume.model.network import Network, Statistics
 
-Gradients = list[Tensor]
 Signature = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and type of an array."""
 
 
+@dataclass(frozen=True)
+class Subdivision:
+    """What one subdivision leaves, but for its gradient."""
+
+    losses: npt.NDArray[np.float32]
+    """Box, objectness and class loss, summed over heads and images."""
+    statistics: Statistics
+    rows: Sequence[int]
+    """Of the image list, for every picture used."""
+    digests: Sequence[int]
+    """Of those pictures."""
+    skipped: Mapping[int, int]
+    """Digest by row of the pictures that could not be decoded, and were replaced."""
+
+
+class Share:
+    """The subdivisions of one iteration that this process trains, and what they left so far."""
+
+    def __init__(self, subdivisions: range) -> None:
+        self.subdivisions = subdivisions
+        self.done: list[Subdivision] = []
+        self.tree = GradientTree(subdivisions.start)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all are done."""
+        return len(self.done) == len(self.subdivisions)
+
+
 class Partial:
-    """The subdivisions of one iteration done so far."""
+    """The subdivisions of one iteration done so far, from the first on."""
 
     def __init__(self) -> None:
         self.losses: npt.NDArray[np.float32] = np.zeros(3, np.float32)
@@ -45,47 +74,14 @@ class Partial:
         """How many are done."""
         return len(self.statistics)
 
-
-class GradientTree:
-    """Sums gradients in the binary tree over subdivision numbers; an odd node moves up.
-
-    Leaves come in order. Like a binary counter it holds at most log2(n) + 1 buffers: one for
-    every complete subtree that waits for its right sibling.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, Gradients]] = []
-
-    def add(self, leaf: Gradients) -> None:
-        """Add the gradients of the next subdivision; they are taken over."""
-        level = 0
-        while self._waiting and self._waiting[-1][0] == level:
-            leaf = _added(self._waiting.pop()[1], leaf)
-            level += 1
-        self._waiting.append((level, leaf))
-
-    def total(self) -> Gradients:
-        """Return the sum of all leaves."""
-        _, total = self._waiting.pop()
-        while self._waiting:
-            total = _added(self._waiting.pop()[1], total)
-        return total
-
-    def subtrees(self) -> Iterator[tuple[int, int, Gradients]]:
-        """Yield (first leaf, leaves, their sum) of every complete subtree that waits."""
-        first = 0
-        for level, gradients in self._waiting:
-            yield first, 2**level, gradients
-            first += 2**level
-
-    def put_back(self, leaves: int, gradients: Gradients) -> None:
-        """Let the sum of a complete subtree wait behind those that wait already."""
-        self._waiting.append((leaves.bit_length() - 1, gradients))
-
-
-def _added(left: Gradients, right: Gradients) -> Gradients:
-    torch._foreach_add_(left, right)
-    return left
+    def extend(self, done: Sequence[Subdivision]) -> None:
+        """Add what the next subdivisions left; their gradients are added to `tree`."""
+        for subdivision in done:
+            self.losses += subdivision.losses
+            self.statistics.append(subdivision.statistics)
+            self.rows += subdivision.rows
+            self.digests += subdivision.digests
+            self.skipped |= subdivision.skipped
 
 
 def with_partial(state: TrainState, partial: Partial, network: Network) -> TrainState:
@@ -146,9 +142,9 @@ def partial_of(state: TrainState, network: Network) -> Partial:
                 for layer, _ in network.batch_norms()
             }
         )
-    for first, count in _subtrees(state.subdivision):
+    for first, count in spans_of(0, state.subdivision):
         names = [_gradient(first, count, p.name) for p in network.trained_parameters()]
-        partial.tree.put_back(count, [tensor(name) for name in names])
+        partial.tree.add([tensor(name) for name in names], count)
     return partial
 
 
@@ -189,20 +185,10 @@ def signatures_of_partial(arrays: Arrays, network: Network) -> Mapping[str, Sign
             for kind in ("mean", "variance"):
                 shape = tuple(module.running_mean.shape)
                 signatures[_statistic(subdivision, layer, kind)] = (shape, float32)
-    for first, count in _subtrees(done):
+    for first, count in spans_of(0, done):
         for p in network.trained_parameters():
             signatures[_gradient(first, count, p.name)] = (tuple(p.tensor.shape), float32)
     return signatures
-
-
-def _subtrees(leaves: int) -> Sequence[tuple[int, int]]:
-    """Return (first leaf, leaves) of the complete subtrees that wait after so many leaves."""
-    found, first = [], 0
-    for level in reversed(range(leaves.bit_length())):
-        if leaves >> level & 1:
-            found.append((first, 2**level))
-            first += 2**level
-    return found
 
 
 def _statistic(subdivision: int, layer: int, kind: str) -> str:

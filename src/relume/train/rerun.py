@@ -11,18 +11,21 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from relume.checkpoint import container, course
 from relume.checkpoint.folder import FoundCheckpoint, candidates, not_given
 from relume.checkpoint.state import Mark, TrainState
+from relume.distributed.group import ALONE, Group
 from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageError
 from relume.kernels import PORTABLE
 from relume.spec import RunSpec
 from relume.train.environment import differences
 from relume.train.evaluation import is_finished
 from relume.train.loop import Stop, begin, iterations
+from relume.train.one_start import shared_state
 
 Say = Callable[[str], None]
 """Takes one line of text."""
@@ -49,6 +52,7 @@ def in_this_environment(
     stop: Stop,
     device: torch.device,
     say: Say,
+    group: Group = ALONE,
 ) -> TrainState | None:
     """Return the state from which the run goes on here, or None if a stop was requested.
 
@@ -63,6 +67,7 @@ def in_this_environment(
         stop: ends the rerun.
         device: where to compute.
         say: takes a line for every decision a person should know about.
+        group: the processes, which do this together.
     Raises:
         OtherEnvironment: the bits differ, or may differ, and -exact was given; or -portable
             was, and the run is none.
@@ -75,15 +80,11 @@ def in_this_environment(
         return start
     text = ", ".join(found)
     begins_portable = wishes.portable and start.environment.get("kernels") != PORTABLE
-    older = None if begins_portable else _older(spec, start)
-    if older is None:
-        reason = "no older checkpoint to try it with"
-        if begins_portable:
-            reason = "portable from here on"
-    else:
+    reason = "portable from here on" if begins_portable else "no older checkpoint to try it with"
+    if older := None if begins_portable else _shared_older(group, spec, start):
         first = f"iterations {older.state.iteration + 1} to {start.iteration}"
         say(f"computed elsewhere ({text}); does {first} again, from {older.path}, to compare")
-        last, same = compared(spec, older.state, start, stop, device, say)
+        last, same = compared(spec, older.state, start, stop, device, say, group)
         if same and last < start.iteration:
             _check_time(stop, last, start.iteration)
             return None
@@ -121,6 +122,7 @@ def compared(
     stop: Stop,
     device: torch.device,
     say: Say,
+    group: Group = ALONE,
 ) -> tuple[int, bool]:
     """Train from `older` up to `newer`, writing nothing, and compare iteration by iteration.
 
@@ -131,13 +133,14 @@ def compared(
         stop: ends it early.
         device: where to compute.
         say: hears once a minute how far it has come.
+        group: the processes, which do this together.
     Returns:
         The last iteration that was compared, and whether its losses and state are the same:
         false at the first that differs, true at the last or at a stop.
     """
     done, spoke_s = older.iteration, time.monotonic()
     spec = replace(spec, recipe=replace(spec.recipe, evaluations=None))
-    with closing(iterations(spec, begin(spec, older, device), stop, say)) as steps:
+    with closing(iterations(spec, begin(spec, older, device, group), stop, say)) as steps:
         while done < newer.iteration:
             try:
                 step = next(steps, None)
@@ -156,6 +159,13 @@ def compared(
                 spoke_s = time.monotonic()
                 say(f"the same so far: iteration {done} of {newer.iteration}")
     return done, True
+
+
+def _shared_older(group: Group, spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:
+    """Return in every process what the writer finds in its folder."""
+    found = _older(spec, start) if group.writes else None
+    state = shared_state(group, found.state if found else None)
+    return found or (None if state is None else FoundCheckpoint(Path("process 0"), state))
 
 
 def _older(spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:

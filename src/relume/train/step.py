@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from relume.data.batch import MiniBatch
+from relume.distributed.tree import Gradients
 from relume.errors import NotFinite
 from relume.model.loss import HeadLoss, Truths, head_loss
 from relume.model.network import Network, Statistics
 from relume.train.optimizer import gradient_scale, set_rate
-from relume.train.partial import Gradients, Partial
+from relume.train.partial import Partial, Share, Subdivision
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,25 @@ class Report:
     height: int
 
 
-def train_subdivision(network: Network, partial: Partial, mini_batch: MiniBatch) -> None:
-    """Train forward and backward on the next subdivision, and add what it leaves to `partial`.
+def train_subdivision(network: Network, share: Share, mini_batch: MiniBatch) -> None:
+    """Train forward and backward on the next subdivision, and add what it leaves to `share`.
 
     Args:
         network: in training mode; none of its tensors changes.
-        partial: the subdivisions done so far.
+        share: the subdivisions that this process has done so far.
         mini_batch: of the next one.
     """
-    partial.losses += _forward_backward(network, mini_batch)
-    partial.tree.add(taken_gradients(network))
-    partial.statistics.append(network.take_statistics())
-    partial.rows += mini_batch.indices
-    partial.digests += mini_batch.digests.tolist()
-    partial.skipped |= mini_batch.skipped
+    losses = _forward_backward(network, mini_batch)
+    share.tree.add(taken_gradients(network))
+    share.done.append(
+        Subdivision(
+            losses,
+            network.take_statistics(),
+            mini_batch.indices,
+            mini_batch.digests.tolist(),
+            mini_batch.skipped,
+        )
+    )
 
 
 def update(

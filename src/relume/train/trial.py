@@ -11,7 +11,7 @@ from relume.data.batch import MiniBatch
 from relume.draws import draw_words
 from relume.formats.sections import Cfg
 from relume.model.network import Network
-from relume.train.partial import Partial
+from relume.train.partial import Share
 from relume.train.step import train_subdivision
 
 SHORT_S = 1.0
@@ -54,7 +54,7 @@ def _held_bytes(network: Network, cfg: Cfg) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        train_subdivision(network, Partial(), _mini_batch(cfg, 1))
+        train_subdivision(network, Share(range(1)), _mini_batch(cfg, 1))
     return sum(held.values())
 
 
@@ -63,9 +63,9 @@ def _seconds(network: Network, mini_batch: MiniBatch) -> float:
     taken_s: list[float] = []
     while len(taken_s) < MOST_TRIES and sum(taken_s) < LONG_S:
         began_s = time.perf_counter()
-        partial = Partial()
-        train_subdivision(network, partial, mini_batch)
-        float(partial.losses.sum())  # a GPU is waited for
+        share = Share(range(1))
+        train_subdivision(network, share, mini_batch)
+        float(share.done[0].losses.sum())  # a GPU is waited for
         taken_s.append(time.perf_counter() - began_s)
     return min(taken_s)
 

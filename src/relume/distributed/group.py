@@ -1,0 +1,211 @@
+"""The processes that train one run together: who is in the group, and what they pass around.
+
+`torchrun` starts them and says in the environment where they meet. A process that it has not
+started is a group of its own: everything here then costs nothing, and torch.distributed is not
+used. What is passed around is moved, never computed with: no number depends on the way it takes.
+
+On GPUs small messages go between processors (gloo) and tensors between GPUs (nccl); that has not
+been run. Whoever leaves while the others want something tells them why: see `leave`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from relume import errors
+from relume.distributed.meeting import meet
+from relume.errors import PeerLost, RelumeError
+
+TIMEOUT = timedelta(minutes=30)
+"""After which a process that does not answer counts as lost; one that dies is noticed at once."""
+WRITER = 0
+"""The process that reads and writes the files of the run."""
+STAYS, LEAVES = b"+", b"-"
+
+
+class LeftQuietly(Exception):
+    """Another process has left without an error: there is nothing to do together."""
+
+
+class Group:
+    """A group as one of its processes sees it."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        """Number of this process, 0 to size - 1. It may change with every start."""
+        self.size = size
+        self._is_over = False
+        """Whether another process has left; nothing can be passed around any more."""
+        self._is_lost = False
+        """Whether one has without a word."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == WRITER
+
+    def gather(self, message: bytes) -> list[bytes]:
+        """Return what every process says, in their order.
+
+        Raises:
+            RelumeError: what another process has left with.
+            LeftQuietly: another process has left without an error.
+            PeerLost: another process has ended or does not answer.
+        """
+        if self.size == 1:
+            return [message]
+        said = self._gathered(STAYS + message)
+        for number, text in enumerate(said):
+            if text[:1] == LEAVES:
+                self._is_over = True
+                raise parse_error(text[1:]) if text[1:] else LeftQuietly(f"process {number}")
+        return [text[1:] for text in said]
+
+    def leave(self, error: RelumeError | None = None) -> bool:
+        """Tell the others that this process ends, and wait until they end too or hear of it.
+
+        Args:
+            error: why; those who hear of it raise the same.
+        Returns:
+            Whether they hear of it, or know.
+        """
+        if self.size == 1 or self._is_over:
+            return not self._is_lost
+        with suppress(PeerLost):
+            self._gathered(LEAVES + (format_error(error).encode() if error else b""))
+        return not self._is_lost
+
+    def broadcast(self, data: bytes = b"") -> bytes:
+        """Return what the writer gives.
+
+        Raises:
+            RelumeError, LeftQuietly, PeerLost: as gather.
+        """
+        length = int(self.gather(str(len(data)).encode())[WRITER])
+        if self.size == 1 or length == 0:
+            return data if self.writes else b""
+        buffer = np.zeros(length, np.uint8)
+        if self.writes:
+            buffer[:] = np.frombuffer(data, np.uint8)
+        with _peers(self):
+            dist.broadcast(torch.from_numpy(buffer), WRITER)
+        return buffer.tobytes()
+
+    def swap(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Give every process its part of this one's rows; return what all have for this one.
+
+        Args:
+            rows: [processes, rows, n]; of the group's device.
+            counts: rows of every process.
+        Returns:
+            [sum of counts, n], in the order of processes.
+        """
+        _, own, n = rows.shape
+        received = rows.new_empty(sum(counts) * n)
+        with _peers(self):
+            dist.all_to_all_single(
+                received,
+                rows.reshape(-1),
+                [count * n for count in counts],
+                [own * n] * self.size,
+            )
+        return received.view(-1, n)
+
+    def collect(self, part: Tensor) -> Tensor:
+        """Return the parts of all processes, [processes, *part.shape]."""
+        collected = part.new_empty((self.size, *part.shape))
+        with _peers(self):
+            dist.all_gather(list(collected.unbind()), part.contiguous())
+        return collected
+
+    def lose(self) -> None:
+        """Note that another process is gone."""
+        self._is_over = self._is_lost = True
+
+    def _gathered(self, message: bytes) -> list[bytes]:
+        sizes = self.collect(torch.tensor([len(message)])).reshape(-1).tolist()
+        padded = np.zeros(max(sizes), np.uint8)
+        padded[: len(message)] = np.frombuffer(message, np.uint8)
+        collected = self.collect(torch.from_numpy(padded)).numpy()
+        return [row[:size].tobytes() for row, size in zip(collected, sizes, strict=True)]
+
+
+ALONE = Group()
+"""A process that trains by itself."""
+
+
+def is_launched() -> bool:
+    """Tell whether torchrun has started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def place_on_machine() -> tuple[int, int]:
+    """Return the number of this process on its machine, and how many there are of the group."""
+    if not is_launched():
+        return 0, 1
+    return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Group]:
+    """Give the group that torchrun has made, if it has, and leave it at the end.
+
+    Raises:
+        PeerLost: the others cannot be reached.
+    """
+    if not is_launched() or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    with _peers(group):
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store = meet(group.rank, group.size)
+        dist.init_process_group(
+            backend, timeout=TIMEOUT, store=store, rank=group.rank, world_size=group.size
+        )
+    try:
+        yield group
+    except RelumeError as error:
+        error.is_told = group.leave(error) and not group.writes
+        raise
+    else:
+        group.leave()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _peers(group: Group) -> Iterator[None]:
+    """Turn what PyTorch says when another process is gone into an error of ours."""
+    try:
+        yield
+    except RuntimeError as error:  # that of gloo and all of torch.distributed's own
+        group.lose()
+        reason = str(error).strip().splitlines()[0]
+        raise PeerLost(
+            f"process {group.rank} of {group.size}",
+            f"another process of the group has ended, or does not answer ({reason})",
+            "all of them",
+            "what that one has said tells why; torchrun begins the group again as often as "
+            "--max-restarts allows, and the same command goes on from the newest checkpoint",
+        ) from error
+
+
+def format_error(error: RelumeError) -> str:
+    """Return an error as text that another process can raise it from."""
+    parts = (type(error).__name__, error.place, error.found, error.needed, error.remedy)
+    return json.dumps(parts)
+
+
+def parse_error(text: str | bytes) -> RelumeError:
+    """Return the error of a process, whichever it is."""
+    kind, *parts = json.loads(text)
+    error: RelumeError = getattr(errors, kind)(*parts)
+    return error

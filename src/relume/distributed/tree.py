@@ -1,0 +1,89 @@
+"""The tree in which the gradients of an iteration are summed, whoever has computed which.
+
+Leaves are subdivisions by their number. Two neighbours of a level meet in one node of the next;
+an odd one at the end moves up unchanged. A complete subtree is one that has all of its 2^n leaves;
+it begins at a multiple of their number.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Gradients = list[Tensor]
+"""Of every trained parameter, in the order of a weights file."""
+Span = tuple[int, int]
+"""First leaf and number of leaves of a complete subtree."""
+
+
+class GradientTree:
+    """Sums the gradients of neighbouring subdivisions as far as the tree lets them meet.
+
+    Like a binary counter it holds one buffer for every complete subtree that waits for another:
+    of n leaves from 0 on at most log2(n) + 1.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        """Begin at a leaf."""
+        self._end = first
+        self._waiting: list[tuple[int, int, Gradients]] = []
+
+    @property
+    def end(self) -> int:
+        """The leaf behind the last one that was added."""
+        return self._end
+
+    def add(self, gradients: Gradients, leaves: int = 1) -> None:
+        """Add the sum of the complete subtree that comes next; it is taken over.
+
+        Args:
+            gradients: the sum of its leaves.
+            leaves: their number, a power of two of which the place is a multiple.
+        """
+        first = self._end
+        assert first % leaves == 0, f"no subtree of {leaves} leaves begins at {first}"
+        self._end += leaves
+        while self._waiting:
+            before, as_many, left = self._waiting[-1]
+            if as_many != leaves or before % (2 * leaves):
+                break  # no sibling: the one before is larger, or a right child itself
+            self._waiting.pop()
+            torch._foreach_add_(left, gradients)
+            first, gradients, leaves = before, left, 2 * leaves
+        self._waiting.append((first, leaves, gradients))
+
+    def total(self) -> Gradients:
+        """Return the sum of all leaves; the tree began at leaf 0, and is used up."""
+        *_, total = self._waiting.pop()
+        while self._waiting:
+            *_, left = self._waiting.pop()
+            torch._foreach_add_(left, total)
+            total = left
+        return total
+
+    def subtrees(self) -> Iterator[tuple[int, int, Gradients]]:
+        """Yield (first leaf, leaves, their sum) of every complete subtree that waits."""
+        yield from self._waiting
+
+
+def spans_of(first: int, end: int) -> list[Span]:
+    """Return the fewest complete subtrees whose leaves are `first` to `end` - 1, in order."""
+    spans = []
+    while first < end:
+        leaves = first & -first or 2 ** (end - first).bit_length()
+        while first + leaves > end:
+            leaves //= 2
+        spans.append((first, leaves))
+        first += leaves
+    return spans
+
+
+def shares_of(first: int, end: int, processes: int) -> list[range]:
+    """Return which subdivisions of `first` to `end` - 1 each process trains.
+
+    No two shares differ by more than one; with fewer subdivisions than processes some are empty.
+    """
+    left = end - first
+    bounds = [first + number * left // processes for number in range(processes + 1)]
+    return [range(*pair) for pair in pairwise(bounds)]

@@ -1,0 +1,97 @@
+"""Sums over processes are those of one process, by bits, for every number of them.
+
+Needs nothing but this checkout: python -m pytest tests/distributed/test_exchange.py
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from relume.distributed import exchange
+from relume.distributed.tree import Gradients, GradientTree, shares_of
+from tests.distributed.threads import ThreadGroup, in_threads
+
+SHAPES = ((3,), (2, 3, 2, 2), (1,), (7, 1))
+PARAMETERS = [torch.zeros(shape) for shape in SHAPES]
+
+
+def gradients(subdivision: int) -> Gradients:
+    """Made-up gradients: their sums depend on the order."""
+    draw = np.random.Generator(np.random.PCG64(subdivision))
+    return [torch.from_numpy(draw.normal(size=s).astype(np.float32) * 1e3) for s in SHAPES]
+
+
+def tree_of(subdivisions: range) -> GradientTree:
+    tree = GradientTree(subdivisions.start)
+    for number in subdivisions:
+        tree.add(gradients(number))
+    return tree
+
+
+def bits(sums: Gradients) -> bytes:
+    return b"".join(part.numpy().tobytes() for part in sums)
+
+
+def waiting(tree: GradientTree) -> list[tuple[int, int, bytes]]:
+    return [(first, leaves, bits(sums)) for first, leaves, sums in tree.subtrees()]
+
+
+@pytest.mark.parametrize("piece", [5, 1000])
+@pytest.mark.parametrize("subdivisions", [1, 2, 3, 6, 7, 8, 12])
+def test_the_total_is_that_of_one_process(
+    monkeypatch: pytest.MonkeyPatch, subdivisions: int, piece: int
+) -> None:
+    monkeypatch.setattr(exchange, "PIECE", piece)
+    expected = bits(tree_of(range(subdivisions)).total())
+    for processes in range(2, subdivisions + 1):
+        for begun in {0, 1, subdivisions // 2, subdivisions - 1}:
+            shares = shares_of(begun, subdivisions, processes)
+
+            def work(
+                group: ThreadGroup, shares: list[range] = shares, begun: int = begun
+            ) -> GradientTree:
+                before, own = tree_of(range(begun)), tree_of(shares[group.rank])
+                return exchange.exchanged(group, before, own, shares, PARAMETERS, True)
+
+            for tree in in_threads(processes, work):
+                assert bits(tree.total()) == expected
+
+
+@pytest.mark.parametrize(("begun", "end"), [(0, 1), (0, 5), (1, 6), (3, 7), (5, 6)])
+def test_what_is_kept_of_an_iteration_is_that_of_one_process(begun: int, end: int) -> None:
+    expected = waiting(tree_of(range(end)))
+    for processes in range(2, 8):
+        planned = shares_of(begun, 8, processes)
+        shares = [range(min(plan.start, end), min(plan.stop, end)) for plan in planned]
+
+        def work(group: ThreadGroup, shares: list[range] = shares) -> GradientTree:
+            before, own = tree_of(range(begun)), tree_of(shares[group.rank])
+            return exchange.exchanged(group, before, own, shares, PARAMETERS, False)
+
+        for tree in in_threads(processes, work):
+            assert waiting(tree) == expected
+
+
+def test_another_order_gives_other_bits() -> None:
+    """The negative control: what is compared here does depend on the order."""
+    one_by_one = gradients(0)
+    for number in range(1, 8):
+        for total, part in zip(one_by_one, gradients(number), strict=True):
+            total += part
+
+    assert bits(one_by_one) != bits(tree_of(range(8)).total())
+
+
+def test_as_much_is_sent_as_by_a_ring_all_reduce() -> None:
+    length = sum(parameter.numel() for parameter in PARAMETERS)
+    for processes in (2, 4, 8):
+        shares = shares_of(0, 8, processes)
+
+        def work(group: ThreadGroup, shares: list[range] = shares) -> int:
+            own = tree_of(shares[group.rank])
+            exchange.exchanged(group, GradientTree(), own, shares, PARAMETERS, True)
+            return group.numbers_sent
+
+        padded = -(-length // processes) * processes
+        ring = 2 * padded * (processes - 1) // processes
+        assert in_threads(processes, work) == [ring] * processes
