@@ -179,7 +179,7 @@ def test_a_run_whose_number_of_processes_changes_20_times_leaves_the_same_bytes(
     while len(sizes) <= 20:
         done = iterations_done(folder)
         launched = torchrun(folder, sizes[-1], "--max-restarts=1")
-        launched.read_until(f" {done + 1}: ")
+        launched.read_until(f" {done + 2}: ")  # the one before it is durable, or nearly
         if draw.random() < 0.5:
             os.kill(launched.workers()[-1], signal.SIGKILL)
             launched.read_until("goes on from")
@@ -192,7 +192,7 @@ def test_a_run_whose_number_of_processes_changes_20_times_leaves_the_same_bytes(
 
     assert torchrun(folder, sizes[-1]).ended() == 0
     assert restarts > 3
-    assert 20 <= before_the_last < 100
+    assert 10 < before_the_last < 100
     assert promised_files(folder) == promised_files(straight)
 
 
