@@ -6,6 +6,7 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_workers.py
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from relume.distributed.tree import GradientTree
 from relume.model.network import Network
 from relume.train import loop, step, together
 from relume.train.partial import Share
+from tests.contract.processes import Relume
 from tests.contract.small_runs import (
     adam_cfg,
     copied_run,
@@ -28,7 +30,7 @@ from tests.contract.small_runs import (
     write_run,
 )
 from tests.contract.starts import change_cfg
-from tests.contract.workers import Workers
+from tests.contract.workers import TRAIN, Workers
 
 ITERATIONS = 5
 CFGS = {
@@ -137,6 +139,20 @@ def test_a_sum_within_a_collective_gives_other_bits(straight: Path, tmp_path: Pa
     assert promised_files(folder) != promised_files(straight)
 
 
+def test_every_process_measures_and_the_best_is_that_of_one(straight: Path, tmp_path: Path) -> None:
+    folder, single = (copied_run(straight, tmp_path / name) for name in ("run", "single"))
+    for run in (folder, single):
+        change_cfg(run, "burn_in=3", "burn_in=1")  # before which nothing is measured
+    words = ("-map", "-mAP_epochs", "1")
+
+    alone, workers = Relume(single, *TRAIN, *words), Workers(folder, 2, *words)
+
+    assert (alone.ended(), workers.ended()) == (0, [0, 0]), workers.said
+    assert "mAP" in workers.said[0]
+    assert last(folder).history.evaluations
+    assert promised_files(folder) == promised_files(single)
+
+
 # A start
 
 
@@ -150,6 +166,27 @@ def test_a_process_whose_folder_lacks_the_state_is_sent_it(straight: Path, tmp_p
     assert workers.ended() == [0, 0], workers.said
     assert promised_files(folder) == promised_files(straight)
     assert not (empty / "backup").exists()
+
+
+def test_a_run_from_another_machine_is_compared_by_all_together(
+    straight: Path, tmp_path: Path
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, 4, savelast=2)
+    for path in (folder / "backup").glob("net*[0-9st].*"):
+        state = container.unpack(path.read_bytes(), path)
+        elsewhere = {**state.environment, "processor": "another"}
+        path.write_bytes(container.pack(replace(state, environment=elsewhere)))
+    older = folder / "backup" / "net.backup"
+    older.write_bytes((folder / "backup" / "net_3.weights").read_bytes())
+
+    workers = Workers(folder, 2)
+
+    assert workers.ended() == [0, 0], workers.said
+    assert "exact: iterations 4 to 4 gave the same bits here" in workers.said[0]
+    assert workers.said[1] == ""
+    for name in ("net_final.weights", "net.journal.jsonl"):
+        assert promised_files(folder)[name] == promised_files(straight)[name]
 
 
 def test_processes_with_other_inputs_are_told_apart(straight: Path, tmp_path: Path) -> None:
@@ -252,6 +289,21 @@ def test_a_picture_that_cannot_be_read_ends_all_where_it_would_end_one(
     assert workers.ended() == [2] * 3
     assert promised_files(folder) == promised_files(single)
     assert workers.said[0].count("error: ") == 1
+    assert workers.said[1:] == ["", ""]
+
+
+def test_a_loss_that_is_not_finite_ends_all_and_its_batch_is_kept_once(tmp_path: Path) -> None:
+    cfg = sgd_cfg(max_batches=20, batch=8, subdivisions=8, learning_rate=1e30, burn_in=0)
+    folder = write_run(tmp_path / "run", cfg)
+    single = copied_run(folder, tmp_path / "single")
+
+    alone, workers = Relume(single, *TRAIN), Workers(folder, 3)
+
+    assert (alone.ended(), workers.ended()) == (1, [1, 1, 1]), workers.said
+    (kept,) = (folder / "backup" / "net.notfinite").iterdir()
+    report = single / "backup" / "net.notfinite" / kept.name / "report.json"
+    assert (kept / "report.json").read_bytes() == report.read_bytes()
+    assert promised_files(folder) == promised_files(single)
     assert workers.said[1:] == ["", ""]
 
 
