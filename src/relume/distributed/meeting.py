@@ -36,28 +36,34 @@ def meet(rank: int, size: int) -> Store:
 
 def _welcome_all(store: Store, size: int) -> str:
     """Name the start, and answer each of the others."""
-    name = f"relume/{os.uname().nodename}/{os.getpid()}/{time.time_ns()}"
+    name = f"relume/{_myself()}"
     store.set(CURRENT, name)
     for other in range(1, size):
         asked = f"{name}/asks/{other}"
         _wait(lambda asked=asked: store.check([asked]), 0, size)  # type: ignore[misc]
-        store.set(f"{name}/welcome/{other}", "")
+        store.set(f"{name}/welcome/{other}/{store.get(asked).decode()}", "")
     return name
 
 
 def _found(store: Store, rank: int, size: int) -> str:
     """Return the name of the start: the first one whose first process answers."""
     found: list[str] = []
+    myself = _myself()  # an earlier start has welcomed another process of this number
 
     def is_welcome() -> bool:
         if store.check([CURRENT]):
             name = store.get(CURRENT).decode()
-            store.set(f"{name}/asks/{rank}", "")
+            store.set(f"{name}/asks/{rank}", myself)
             found[:] = [name]
-        return bool(found) and store.check([f"{found[0]}/welcome/{rank}"])
+        return bool(found) and store.check([f"{found[0]}/welcome/{rank}/{myself}"])
 
     _wait(is_welcome, rank, size)
     return found[0]
+
+
+def _myself() -> str:
+    """Return what no other process, then or now, is called."""
+    return f"{os.uname().nodename}/{os.getpid()}/{time.time_ns()}"
 
 
 def _wait(has_come: Callable[[], bool], rank: int, size: int) -> None:
