@@ -98,7 +98,7 @@ def test_no_more_threads_are_started_than_have_something_to_do(
 
     monkeypatch.setattr(batch, "Loaders", Noted)
 
-    assert list(mini_batches(source, 0, size_of, 1_000_000, 2, 0)) == []
+    assert list(mini_batches(source, (), size_of, 1_000_000, 2)) == []
     assert begun == [3 * source.net.mini_batch]
 
 
