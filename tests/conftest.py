@@ -7,5 +7,7 @@ import torch
 # Small tensors: a second thread only waits, and test processes run side by side.
 torch.set_num_threads(1)
 
-# A shell's background job is deaf to Ctrl-C, and so would be every process that a test starts.
+# A background job is deaf to Ctrl-C, one under nohup to SIGHUP, and so would be every process that
+# a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)

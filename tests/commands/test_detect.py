@@ -286,5 +286,5 @@ def test_a_model_of_one_class_and_one_that_needs_no_training_keys_detect(
             *("detector", "test", "any.data", f"{model}.cfg", f"{model}.weights"),
             SHARED / "images" / "person.png",
         )
-        assert (ended.status, ended.err) == (0, "")
+        assert (ended.status, ended.err) == (0, "relume: drawn into predictions.jpg\n")
         assert len(ended.out.splitlines()) > 1

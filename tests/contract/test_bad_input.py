@@ -159,7 +159,7 @@ INPUTS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a cfg that is a picture": (
         lambda: shutil.copy(first_picture(), "net.cfg"),
-        r"net\.cfg:\d+: .*",
+        r"net\.cfg: is no text file; a cfg, which begins with \[net\]; are the arguments .*",
     ),
     "a damaged run": (
         damage_both_generations,
