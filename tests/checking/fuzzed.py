@@ -222,7 +222,7 @@ def fuzz(folder: Path, kind: str, count: int, seed: int) -> int:
         began_s = time.process_time()
         try:
             read(reader, content)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the input that led to it must be known
             raise AssertionError(f"{kind} {i} of seed {seed}: {content!r}") from error
         assert time.process_time() - began_s < LONGEST_S, content
     return len(seen)

@@ -76,6 +76,7 @@ class Drawings:
             return ONE_PICTURE
         source = _identity(item.path)
         if source not in self._targets:
+            # Of a URL, too, which Path would take apart.
             stem = os.path.splitext(os.path.basename(str(item.path)))[0]  # noqa: PTH119, PTH122
             taken = set(self._targets.values())
             number, target = 1, self.folder / f"{stem}.jpg"

@@ -40,6 +40,7 @@ def _welcome_all(store: Store, size: int) -> str:
     store.set(CURRENT, name)
     for other in range(1, size):
         asked = f"{name}/asks/{other}"
+        # mypy does not infer a lambda with a default, which binds the name of this round.
         _wait(lambda asked=asked: store.check([asked]), 0, size)  # type: ignore[misc]
         store.set(f"{name}/welcome/{other}/{store.get(asked).decode()}", "")
     return name

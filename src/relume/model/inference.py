@@ -36,6 +36,7 @@ def run_fused(network: Network) -> Network:
         network: for detection, batch norm folded.
     """
     device = next(network.parameters()).device
+    # PyTorch gives no types to its functions about oneDNN.
     has_one_dnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if device.type != "cpu" or not has_one_dnn:
         return network
