@@ -59,7 +59,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "command": set(),
     "file_commands": {"command"},
     "command_table": {"command", "file_commands"},
-    "cli": {"", "errors", "screen", "command_table"},  # commands are imported when they run
+    "refused": set(),
+    "cli": {
+        "",
+        "errors",
+        "screen",
+        "command_table",
+        "refused",
+    },  # commands are imported when they run
     "__main__": {"cli"},
     # Beside the trainer: `make demo`, which works through the command line.
     "demo_pictures": {"errors", "draws"},

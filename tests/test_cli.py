@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from relume import __version__, cli, command_table
+from relume import __version__, cli, command_table, refused
+from relume.commands import measure, valid
 from tests.command_line import relume
 
 COMMANDS = [command.words for command in command_table.COMMANDS]
@@ -44,6 +45,15 @@ def test_help_names_every_flag_of_its_command() -> None:
     for command in command_table.COMMANDS:
         text = cli.help_text(command)
         assert all(f"  {name}" in text for name in command.flags)
+
+
+def test_help_says_which_confidence_counts() -> None:
+    texts = {c.words: " ".join(cli.help_text(c).split()) for c in command_table.COMMANDS}
+
+    assert "average precision takes all above .005" in texts["detector map"]
+    assert f"above a confidence of {valid.THRESH:g}".replace("0.", ".") in texts["detector valid"]
+    assert "objectness above .001" in texts["detector recall"]
+    assert measure.RECALL_THRESH == 0.001
 
 
 def test_the_examples_are_command_lines_that_the_grammar_takes() -> None:
@@ -106,11 +116,22 @@ def test_flags_stand_anywhere_and_take_their_values_along() -> None:
             "detector train a b --clear",
             "--clear: an unknown flag; did you mean -clear?; see relume detector train -h",
         ),
+        (
+            "detector demo a b c v.mp4 -s 2",
+            "-s: a flag of Darknet that relume refuses: it skips no frame in Darknet either; leave "
+            "it out",
+        ),
         ("split img -seeds 3", "-seeds: an unknown flag; see relume split -h"),
         ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume detector train -h"),
         (
             "detector train a b -chart x.png",
-            "-chart: a flag of Darknet that relume does not support yet; leave it out",
+            "-chart: a flag of Darknet that relume refuses: the curve is always drawn; "
+            "see chart.png in the folder 'backup' of DATA",
+        ),
+        (
+            "detector demo a b c v.mp4 -json_port 8070",
+            "-json_port: a flag of Darknet that relume refuses: relume serves nothing on the "
+            "network; -json_file_output FILE writes the detections, and every frame's are printed",
         ),
         ("detector test a b c -thresh", "-thresh: the value is missing; a value behind -thresh"),
         (
@@ -181,7 +202,7 @@ def test_a_command_of_darknet_that_is_missing_is_said_to_be(line: str) -> None:
 def test_no_flag_is_both_supported_and_refused() -> None:
     supported = {name for command in command_table.COMMANDS for name in command.flags}
 
-    assert not supported & command_table.FLAGS_NOT_YET
+    assert not supported & refused.REFUSED_FLAGS.keys()
 
 
 def test_an_error_of_our_own_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

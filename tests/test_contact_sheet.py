@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from relume.contact_sheet import GAP_PX, LARGEST_SIDE_PX, Tile, contact_sheet
-from relume.drawing import Label, Picture
+from relume.drawing import Label, Pixels
 
 
 def tiles(count: int, width: int, height: int) -> list[Tile]:
@@ -58,7 +58,7 @@ def test_a_name_that_is_no_text_is_drawn_with_question_marks() -> None:
     """OpenCV ends the process where it is given a byte that is no UTF-8."""
     picture = np.zeros((32, 32, 3), np.uint8)
 
-    def drawn(name: str) -> Picture:
+    def drawn(name: str) -> Pixels:
         return contact_sheet([Tile(picture, [], (name, name))], name)
 
     assert np.array_equal(drawn("lat\udce9n ü\n"), drawn("lat?n ??"))

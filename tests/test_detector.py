@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import relume
+from relume.data.image import Pixels
 from relume.errors import DataFileError, ImageError, Undecodable, WeightsError
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import format_weights
@@ -43,7 +44,7 @@ def detector(folder: Path) -> relume.Detector:
     return relume.load(folder / "net.cfg", folder / "net.weights", folder / "obj.names")
 
 
-def pixels_of(folder: Path) -> relume.detector.Pixels:
+def pixels_of(folder: Path) -> Pixels:
     bgr = cv2.imread(str(folder / "a.png"))
     assert bgr is not None
     return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
@@ -55,6 +56,15 @@ def test_importing_relume_imports_neither_torch_nor_opencv() -> None:
 
     assert ended.stdout == f"{relume.__version__} set()\n"
     assert (Path(relume.__file__).parent / "py.typed").exists()
+
+
+def test_a_detector_is_shown_in_one_line(detector: relume.Detector, folder: Path) -> None:
+    weights = str(folder / "net.weights")
+
+    assert repr(detector) == (
+        f"Detector(cfg={str(folder / 'net.cfg')!r}, weights={weights!r}, input='64x64', "
+        "classes=3, letter_box=False)"
+    )
 
 
 def test_a_shell_that_completes_finds_the_interface() -> None:
@@ -125,7 +135,11 @@ def test_names_may_be_given_as_such_and_a_class_without_one_is_its_number(folder
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (7, TypeError, "image is a int; a path, the bytes of a picture file, or an array of uint8"),
+        (
+            7,
+            TypeError,
+            "image is of type int; a path, the bytes of a picture file, or an array of uint8",
+        ),
         (np.zeros((4, 4, 3)), TypeError, "image is an array of float64; uint8 is needed, 0 to 255"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"shape \(4, 4, 4\); \[H, W, 3\] or \[H, W\]"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"image has the shape \(0, 4, 3\)"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relume import drawing
-from relume.drawing import COLOURS, Edges, Label, Picture, draw_labels, in_ascii, ink_on
+from relume.drawing import COLOURS, Edges, Label, Pixels, draw_labels, in_ascii, ink_on
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,17 +32,17 @@ SEEN_BY = {
 }
 
 
-def grey(width: int, height: int) -> Picture:
+def grey(width: int, height: int) -> Pixels:
     return np.full((height, width, 3), 90, np.uint8)
 
 
-def plates_of(picture: Picture, labels: list[Label]) -> list[Edges]:
+def plates_of(picture: Pixels, labels: list[Label]) -> list[Edges]:
     """Draw, and return where the plates are, the last label's first."""
     plates: list[Edges] = []
     draw = drawing._draw_text
     with pytest.MonkeyPatch.context() as patch:
 
-        def noted(drawn: Picture, label: Label, plate: Edges, scale: float) -> None:
+        def noted(drawn: Pixels, label: Label, plate: Edges, scale: float) -> None:
             plates.append(plate)
             draw(drawn, label, plate, scale)
 

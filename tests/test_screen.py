@@ -204,6 +204,21 @@ def test_on_a_terminal_steps_are_a_bar_with_what_is_done_beside_it() -> None:
     assert "kill 2 of 5 in iteration 9" in rows
 
 
+def test_a_counter_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(screen: Screen) -> None:
+        at = screen.counter(3, "pictures")
+        at(2)
+        screen.counter(3, "lists", is_shown=False)(1)
+        at(3)
+
+    run(Screen())
+    assert capsys.readouterr().out == ""
+    shown = _on_a_terminal(run, 80)
+    assert "3/3" in shown
+    assert "pictures" in shown
+    assert "lists" not in shown
+
+
 def test_closing_twice_or_with_no_bar_does_nothing() -> None:
     screen = Screen()
     screen.close()

@@ -3,7 +3,7 @@
     relume detector train DATA CFG [WEIGHTS] [flags anywhere]
 
 Flags begin with one dash and may stand anywhere, as in Darknet. A flag without effect does
-not exist: one of Darknet's that is not supported yet is an error that says so.
+not exist: one of Darknet's that is not supported is an error that says what to do instead.
 """
 
 import difflib
@@ -16,8 +16,6 @@ from typing import Any
 from relume import __version__
 from relume.command_table import (
     COMMANDS,
-    COMMANDS_NOT_YET,
-    FLAGS_NOT_YET,
     Command,
     Kind,
     Value,
@@ -31,6 +29,7 @@ from relume.errors import (
     Unavailable,
     UsageError,
 )
+from relume.refused import COMMANDS_NOT_YET, REFUSED_FLAGS
 from relume.screen import Screen
 
 USER_ERROR = 2
@@ -119,10 +118,9 @@ def _separated(words: list[str]) -> tuple[list[str], Values]:
             positional.append(word)
         elif name in known:
             given[name] = True if known[name] is bool else _value(name, known, rest)
-        elif name in FLAGS_NOT_YET:
-            raise UsageError(
-                name, "a flag of Darknet that relume does not support yet", "", "leave it out"
-            )
+        elif name in REFUSED_FLAGS:
+            why, instead = REFUSED_FLAGS[name]
+            raise UsageError(name, f"a flag of Darknet that relume refuses: {why}", "", instead)
         else:
             command, _ = _find([word for word in words if not word.startswith("-")])
             flags = command.flags if command else known

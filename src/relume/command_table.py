@@ -7,7 +7,7 @@ from relume.command import Command, Flag, Kind, Value, Values
 from relume.file_commands import FILE_COMMANDS
 
 __all__ = [
-    "COMMANDS", "COMMANDS_NOT_YET", "FLAGS_NOT_YET", "Command", "Flag", "Kind", "Value", "Values",
+    "COMMANDS", "Command", "Flag", "Kind", "Value", "Values",
 ]  # fmt: skip
 
 IMPORT_FLAGS = {
@@ -33,7 +33,9 @@ EVALUATION = {
     "-mAP_epochs": Flag(
         int, "with -map: every so many epochs, but at least 100 iterations (4)", "N"
     ),
-    "-thresh": Flag(float, "with -map: confidence from which TP and FP are counted (.25)", "F"),
+    "-thresh": Flag(
+        float, "with -map: confidence above which TP and FP are counted (.25), not mAP", "F"
+    ),
     "-iou_thresh": Flag(float, "with -map: overlap by which a truth is found (.5)", "F"),
 }
 GPU = Flag(int, "GPU to use (default 0, where PyTorch finds one)", "N")
@@ -134,6 +136,7 @@ COMMANDS = (
             "-ext_output": Flag(bool, "print the boxes too"),
             "-dontdraw_bbox": Flag(bool, "write the frames as they are"),
             "-time_limit_sec": Flag(float, "end after T seconds", "T"),
+            "-force": Flag(bool, "replace a video, or pictures of PREFIX, that are there"),
             "-letter_box": Flag(bool, "keep the frame's shape instead of stretching it"),
             "-dont_show": Flag(bool, "print the lines even if nothing is written"),
             "-i": GPU,
@@ -149,7 +152,12 @@ COMMANDS = (
         "relume detector map data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
         "relume.commands.measure:measure_map",
         {
-            "-thresh": Flag(float, "confidence above which TP and FP are counted (.25)", "F"),
+            "-thresh": Flag(
+                float,
+                "confidence above which TP, FP and what follows from them are counted (.25); "
+                "average precision takes all above .005",
+                "F",
+            ),
             "-iou_thresh": Flag(float, "overlap above which an object is found (.5)", "F"),
             "-points": Flag(
                 int, "0: area under the curve (default); 11: as VOC 2007; 101: as COCO", "N"
@@ -166,7 +174,7 @@ COMMANDS = (
         ("DATA", "CFG", "WEIGHTS"),
         "Detect in the pictures of DATA's list 'valid' and write what is found for other programs "
         "into the folder 'results' of DATA: comp4_det_test_CLASS.txt as PASCAL VOC has it, or "
-        "with eval = coco in DATA coco_results.json.",
+        "with eval = coco in DATA coco_results.json: all above a confidence of .001.",
         "relume detector valid data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
         "relume.commands.valid:valid",
         {
@@ -178,7 +186,8 @@ COMMANDS = (
         "detector recall",
         ("DATA", "CFG", "WEIGHTS"),
         "Count how many objects in the pictures of DATA's list 'valid' some box covers, whatever "
-        "its class: a line after every picture, of all so far.",
+        "its class: a line after every picture, of all so far. Boxes of an objectness "
+        "above .001 count; they cover what they overlap with an IoU above .5.",
         "relume detector recall data/obj.data yolov3-tiny.cfg backup/yolov3-tiny_final.weights",
         "relume.commands.measure:recall",
         {"-json": JSON, **EVALUATION_FLAGS},
@@ -342,15 +351,3 @@ COMMANDS = (
     ),
     *FILE_COMMANDS,
 )
-
-FLAGS_NOT_YET = frozenset([
-    "-mjpeg_port", "-show_imgs", "-chart", "-benchmark",
-    "-benchmark_layers", "-json_port", "-http_post_host", "-avgframes", "-s", "-hier",
-])  # fmt: skip
-"""Flags of Darknet's detector that this version refuses."""
-COMMANDS_NOT_YET = frozenset([
-    "draw", "detect",
-    "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
-    "classifier",
-])  # fmt: skip
-"""Darknet's commands that this version refuses."""

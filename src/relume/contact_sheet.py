@@ -14,7 +14,7 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from relume.drawing import FONT, Label, Picture, draw_labels
+from relume.drawing import FONT, Label, Pixels, draw_labels
 
 LARGEST_SIDE_PX = 4000
 """Of a sheet, about; a picture is never enlarged for it."""
@@ -29,14 +29,14 @@ PAPER, INK, FAINT = 255, (0, 0, 0), (90, 90, 90)
 class Tile:
     """One picture of a sheet."""
 
-    picture: Picture
+    picture: Pixels
     """[height, width, 3] RGB; all pictures of a sheet have one size."""
     labels: Sequence[Label]
     caption: tuple[str, str]
     """Below it; the second line is cut at its beginning, where a path says least."""
 
 
-def contact_sheet(tiles: Sequence[Tile], title: str) -> Picture:
+def contact_sheet(tiles: Sequence[Tile], title: str) -> Pixels:
     """Return the sheet [H, W, 3] RGB, its tiles in rows as wide as high, or a little wider."""
     height, width = tiles[0].picture.shape[:2]
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -64,7 +64,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str) -> Picture:
     return sheet
 
 
-def format_sheet(sheet: Picture) -> bytes:
+def format_sheet(sheet: Pixels) -> bytes:
     """Return a sheet as a PNG that says in its first chunk what it is."""
     _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     data: bytes = png.tobytes()
@@ -90,7 +90,7 @@ _MARK = _chunk(b"tEXt", b"Software\0relume, a contact sheet")
 
 
 def _write(
-    sheet: Picture, text: str, x: int, y: int, scale: float, ink: tuple[int, int, int]
+    sheet: Pixels, text: str, x: int, y: int, scale: float, ink: tuple[int, int, int]
 ) -> None:
     cv2.putText(sheet, _drawable(text), (x, y), FONT, scale, ink, 1, cv2.LINE_AA)
 

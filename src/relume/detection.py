@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from relume.drawing import Label, draw_labels
+from relume.drawing import Label, Pixels, draw_labels
 
-Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from relume.checkpoint.weights_file import read_whole_weights
-from relume.data.image import decode_picture, read_picture
+from relume.data.image import Pixels, decode_picture, read_picture
 from relume.detection import Detection, draw_detections, edges_px
 from relume.errors import Undecodable
 from relume.formats.cfg import read_cfg
@@ -29,7 +28,6 @@ from relume.model.detect import Detections, detect_image
 from relume.model.inference import run_fused
 from relume.model.network import Network, fold_batch_norm
 
-Pixels = npt.NDArray[np.uint8]
 Image = str | os.PathLike[str] | bytes | Pixels
 """A path, the bytes of a picture file, or pixels."""
 
@@ -38,7 +36,7 @@ HIDDEN = "dont_show"
 """Classes whose names begin with this are not told, as in Darknet."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detector:
     """A network that detects, and the names of what it finds."""
 
@@ -48,6 +46,17 @@ class Detector:
     """One for every class."""
     letter_box: bool = False
     """Keep the picture's shape instead of stretching it to the network's input."""
+    weights: str = ""
+    """The file that the weights are from."""
+
+    def __repr__(self) -> str:
+        """Return one line about it; the network itself would fill pages."""
+        cfg = self.network.cfg
+        return (
+            f"Detector(cfg={cfg.path!r}, weights={self.weights!r}, "
+            f"input='{cfg.net.width}x{cfg.net.height}', classes={len(self.names)}, "
+            f"letter_box={self.letter_box})"
+        )
 
     def detect(self, image: Image, thresh: float = THRESH, nms: float = NMS) -> list[Detection]:
         """Return what is in a picture, from left to right; of one box the likeliest class first.
@@ -96,6 +105,7 @@ def load(
         network,
         names_of_all(given, read),
         read.net.letter_box if letter_box is None else letter_box,
+        os.fspath(weights),
     )
 
 
@@ -146,7 +156,7 @@ def read_pixels(image: Image, channels: int) -> Pixels:
         return decoded
     if not isinstance(image, np.ndarray):
         needed = "a path, the bytes of a picture file, or an array of uint8 is needed"
-        raise TypeError(f"image is a {type(image).__name__}; {needed}")
+        raise TypeError(f"image is of type {type(image).__name__}; {needed}")
     if image.dtype != np.uint8:
         raise TypeError(f"image is an array of {image.dtype}; uint8 is needed, 0 to 255")
     pixels = image[:, :, None] if image.ndim == 2 else image

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Picture = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 Edges = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
@@ -46,7 +46,7 @@ class Label:
     box_xyxy_px: tuple[float, float, float, float]
 
 
-def draw_labels(picture: Picture, labels: Sequence[Label]) -> Picture:
+def draw_labels(picture: Pixels, labels: Sequence[Label]) -> Pixels:
     """Return a copy of `picture` [H,W,3] RGB with the boxes drawn; the last one lies on top."""
     labels = [replace(label, text=in_ascii(label.text)) for label in labels]
     factor = max(1, -(-LEAST_SIDE_PX // min(picture.shape[:2])))
@@ -113,7 +113,7 @@ def _text_size(text: str, width: int, height: int) -> tuple[float, tuple[int, in
     return scale, (text_width + 2 * pad, text_height + below + pad)
 
 
-def _draw_text(drawn: Picture, label: Label, plate: Edges, scale: float) -> None:
+def _draw_text(drawn: Pixels, label: Label, plate: Edges, scale: float) -> None:
     """Write the text on its plate, dark on light colours and light on dark ones."""
     left, top, right, bottom = plate
     _, below = cv2.getTextSize(label.text, FONT, scale, _weight(scale))
@@ -131,7 +131,7 @@ def ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return BLACK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else WHITE
 
 
-def _enlarged(picture: Picture, factor: int) -> Picture:
+def _enlarged(picture: Pixels, factor: int) -> Pixels:
     height, width = picture.shape[:2]
     size = (width * factor, height * factor)
     return np.array(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)

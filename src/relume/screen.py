@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
@@ -104,6 +104,22 @@ class Screen:
                 progress.at(done, text)
         if progress is not None:
             progress.close()
+
+    def counter(self, total: int, text: str, is_shown: bool = True) -> Callable[[int], None]:
+        """Return what shows how many of the things that `text` names are done: on a terminal only.
+
+        It is called with their number; the display ends at `total`.
+        """
+        if not is_shown or self.width is None or not total:
+            return lambda done: None
+        progress = self.progress(total)
+
+        def at(done: int) -> None:
+            progress.at(done, text)
+            if done == total:
+                progress.close()
+
+        return at
 
     def close(self) -> None:
         """Put the terminal back in order."""

@@ -170,8 +170,7 @@ def test_the_table_fits_80_columns_and_names_few_places(
 ) -> None:
     monkeypatch.chdir(damaged)
     monkeypatch.setattr(Screen, "width", property(lambda self: 80))
-    monkeypatch.setattr(Screen, "progress", lambda self, total: pytest.fail)
-    monkeypatch.setattr("relume.commands.check._progress", lambda *a: lambda done: None)
+    monkeypatch.setattr(Screen, "counter", lambda *arguments: lambda done: None)
 
     ended = check("obj.data", "net.cfg")
 

@@ -172,6 +172,38 @@ def test_what_cannot_be_is_one_line(words: list[str], message: str) -> None:
 
 
 @pytest.mark.usefixtures("found")
+def test_what_is_there_is_replaced_with_force_only() -> None:
+    Path("out.avi").write_bytes(b"mine")
+    Path("frame_00000077.jpg").write_bytes(b"mine")
+    Path("frame_7.jpg").write_bytes(b"mine")  # no name that demo gives
+    for words, named in (
+        (("-out_filename", "out.avi"), "out.avi: there already"),
+        (("-prefix", "frame"), "frame_00000077.jpg: there already"),
+        (("-out_filename", "out.avi", "-prefix", "./frame"), "out.avi: there already (and 1 more)"),
+    ):
+        ended = demo("in.avi", *words)
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.error == f"{named}; -force replaces what is there"
+    assert not Path("frame_00000001.jpg").exists()
+
+    assert demo("in.avi", "-out_filename", "out.avi", "-prefix", "frame", "-force").status == 0
+    assert len(frames_of("out.avi")) == FRAMES
+    assert Path("frame_00000001.jpg").exists()
+    Path("folder.avi").mkdir()
+    ended = demo("in.avi", "-out_filename", "folder.avi", "-force")
+    assert ended.error == "-out_filename: folder.avi is a folder; a file to write"
+
+
+@pytest.mark.usefixtures("found")
+def test_a_prefix_may_be_a_folder_as_in_darknet() -> None:
+    assert demo("in.avi", "-prefix", "frames/").error.startswith("-prefix: frames does not exist")
+    Path("frames").mkdir()
+
+    assert demo("in.avi", "-prefix", "frames/").status == 0
+    assert len(list(Path("frames").glob("_000000??.jpg"))) == FRAMES
+
+
+@pytest.mark.usefixtures("found")
 def test_a_video_that_is_cut_is_said_and_what_there_is_is_written() -> None:
     write_video(Path("in.avi"), 100)
     data = Path("in.avi").read_bytes()
@@ -183,6 +215,22 @@ def test_a_video_that_is_cut_is_said_and_what_there_is_is_written() -> None:
     assert 0 < written < 50
     assert ended.status == 2
     assert ended.error.startswith(f"in.avi: ends after {written} of ")
+
+
+@pytest.mark.parametrize(("frames", "fps"), [(30, 4), (7, 4), (2, 25), (1, 25)])
+def test_a_live_video_has_the_rate_at_which_its_frames_came(
+    monkeypatch: pytest.MonkeyPatch, frames: int, fps: float
+) -> None:
+    clock = iter([0.0, *(2 + 0.25 * i for i in range(30))])  # the first one at another pace
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    file = video.VideoFile(Path("live.avi"), None)
+    for number in range(frames):
+        file.write(np.full((30, 40, 3), number, np.uint8))
+    file.close()
+
+    capture = cv2.VideoCapture("live.avi")
+    assert capture.get(cv2.CAP_PROP_FPS) == fps
+    assert len(frames_of("live.avi")) == frames
 
 
 def test_a_full_disk_is_no_video(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

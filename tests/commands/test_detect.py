@@ -12,7 +12,7 @@ import pytest
 from relume import detection, detector
 from relume.checkpoint.state import TrainState
 from relume.commands import detect
-from relume.drawing import Label, Picture, draw_labels
+from relume.drawing import Label, Pixels, draw_labels
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import format_weights
 from relume.model.detect import Detections
@@ -99,7 +99,7 @@ def test_predictions_jpg_shows_every_box_once_with_all_its_classes(
 ) -> None:
     texts: list[str] = []
 
-    def noted(picture: Picture, labels: list[Label]) -> Picture:
+    def noted(picture: Pixels, labels: list[Label]) -> Pixels:
         texts.extend(label.text for label in labels)
         return draw_labels(picture, labels)
 
@@ -159,10 +159,13 @@ def test_a_box_that_is_no_box_is_left_out(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("net")
-def test_an_empty_list_finds_nothing() -> None:
-    ended = run("-out", "found.json", stdin="")
+def test_no_path_on_standard_input_is_said() -> None:
+    ended = run("-out", "found.json", stdin="\n")
 
-    assert (ended.status, ended.out) == (0, "")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error == (
+        "standard input: names no picture; paths, one a line; or give IMAGE behind WEIGHTS"
+    )
     assert json.loads(Path("found.json").read_text()) == []
 
 

@@ -12,7 +12,7 @@ from relume.commands import replay as replay_command
 from relume.contact_sheet import Tile, contact_sheet
 from relume.data.batch import MiniBatch
 from relume.data.order import index_at
-from relume.drawing import Picture
+from relume.drawing import Pixels
 from relume.model.network import Network
 from relume.train import step
 from relume.train.partial import Share
@@ -65,7 +65,7 @@ def test_the_sheet_shows_the_very_pixels_and_boxes_that_are_trained_on(
         (run / path).write_bytes(b"no picture")
     shown: list[Tile] = []
 
-    def watched(tiles: list[Tile], title: str) -> Picture:
+    def watched(tiles: list[Tile], title: str) -> Pixels:
         shown.extend(tiles)
         return contact_sheet(tiles, title)
 
@@ -156,7 +156,7 @@ def test_a_wrong_setting_is_told_before_pytorch_is_loaded(run: Path) -> None:
 def test_many_pictures_are_shown_page_by_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Tile] = []
 
-    def watched(tiles: list[Tile], title: str) -> Picture:
+    def watched(tiles: list[Tile], title: str) -> Pixels:
         shown.extend(tiles)
         return contact_sheet(tiles, title)
 

@@ -73,7 +73,7 @@ def test_the_command_leaves_what_the_loop_leaves(run: Path, undisturbed: dict[st
     assert ended.err.splitlines() == [
         "relume: net.cfg:13: steps at or behind max_batches are never reached; step 7, 10; "
         "max_batches=4; usual are 80 and 90 % of max_batches",
-        "relume: seed 0, 1 threads, backup backup",
+        "relume: seed 0, 1 thread, backup backup",
         "relume: finished: backup/net_final.weights",
     ]
 
@@ -110,7 +110,7 @@ def test_loaders_and_other_hands_change_no_byte(run: Path, undisturbed: dict[str
 
 def test_the_seed_flag_goes_before_the_data_file_and_is_part_of_the_run(run: Path) -> None:
     Path("obj.data").write_text(Path("obj.data").read_text() + "seed = 5\n")
-    assert "seed 5, 1 threads" in train().err
+    assert "seed 5, 1 thread," in train().err
     refused = train("-seed", 6)
     assert refused.status == 2
     assert "seed: 5 -> 6" in refused.error
@@ -190,6 +190,11 @@ def test_without_a_number_of_threads_the_runs_own_is_taken(
     [
         (("-threads", "0"), r"-threads: 0; 1 to \d+ on this machine"),
         (("-workers", "-1"), r"-workers: -1; 0 or more"),
+        (("-map", "-thresh", "25"), r"-thresh: 25; a number from 0 to 1; for example -thresh .5"),
+        (
+            ("-map", "-iou_thresh", "50"),
+            r"-iou_thresh: 50; a number from 0 to 1; for example -iou_thresh .5",
+        ),
     ],
 )
 def test_a_number_without_sense_is_an_error_before_anything_is_written(
@@ -200,6 +205,14 @@ def test_a_number_without_sense_is_an_error_before_anything_is_written(
     assert ended.status == 2
     assert re.fullmatch(error, ended.error)
     assert not Path("backup").exists()
+
+
+def test_a_cfg_in_the_place_of_the_data_file_is_called_that(run: Path) -> None:
+    ended = relume("detector", "train", "net.cfg", "obj.data")
+
+    assert ended.status == 2
+    assert ended.error.startswith("obj.data:1: ")
+    assert ended.error.endswith("is it the data file? That one stands before the cfg")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -191,7 +191,7 @@ def test_a_second_run_in_the_same_folder_is_refused(
     folder = copied_run(straight, tmp_path / "stuck")
     with held_up(folder, 0):
         process = Relume(folder, *TRAIN, before=takes_pipes)
-        assert process.read_until("relume: seed 0, 1 threads")
+        assert process.read_until("relume: seed 0, 1 thread")
         monkeypatch.chdir(folder)
         second = relume(*TRAIN)
         process.signal(signal.SIGKILL)

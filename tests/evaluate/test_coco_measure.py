@@ -118,4 +118,21 @@ def test_pictures_without_truths_are_worth_nothing_known() -> None:
     labelled, found = made(1, 3, 6)
     labelled = [LabelledPicture(one.path, "", one.truths[:0]) for one in labelled]
 
-    assert measure_coco(CLASSES, labelled, found).figures[0] == -1
+    measure = measure_coco(CLASSES, labelled, found)
+
+    assert measure.figures == (-1,) * 12
+    assert measure.lines[0].endswith("area=   all | maxDets=100 ] = -1.000 (no truths)")
+
+
+def test_behind_minus_one_stands_which_truths_are_missing() -> None:
+    labelled, found = made(1, 3, 6)
+    large = np.array([[0, 0.5, 0.5, 0.9, 0.9]], F)
+    labelled = [LabelledPicture(one.path, "", large) for one in labelled]
+    found = [Detected(item.index, (640, 480), item.detections, 0) for item in found]
+
+    measure = measure_coco(CLASSES, labelled, found)
+
+    for figure, line in zip(measure.figures, measure.lines, strict=True):
+        is_missing = "area= small" in line or "area=medium" in line
+        assert (figure == -1) == is_missing
+        assert line.endswith("] = -1.000 (no truths of this size)") == is_missing

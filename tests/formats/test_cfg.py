@@ -178,6 +178,11 @@ def test_a_value_that_is_no_integer_is_refused(written: str) -> None:
         (NET, "", "the first section is [convolutional]; a cfg begins with [net]"),
         (TEXT, NET, "x.cfg: holds no [yolo]"),
         (TEXT, "batch=1", "x.cfg:1: 'batch=1' stands before the first section"),
+        (
+            TEXT,
+            "classes=3",
+            "before the first section; a cfg begins with [net]; is it the data file",
+        ),
         (TEXT, "", "x.cfg: holds no section"),
     ],
 )

@@ -61,7 +61,7 @@ def main() -> int:
         done = container.unpack(last.read_bytes(), last).iteration
         say(f"relume: goes on from {last} (iteration {done})")
     say("relume: start.weights: fills all layers")
-    say("relume: seed 0, 1 threads, backup x")
+    say("relume: seed 0, 1 thread, backup x")
     digests = TensorDigests(Path(words[words.index("-tensor_digests") + 1]), say)
     resumed = done > 0
     state = state_after(done, mode, resumed=False)

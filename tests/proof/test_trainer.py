@@ -14,7 +14,7 @@ from relume.proof.trainer import Trainer
 LONGEST_S = 30
 FOREVER = "import signal, sys\nprint({!r}, flush=True)\nsignal.pause()"
 LINES = """relume: goes on from backup/a (old)_last.weights (iteration 4)
-relume: seed 0, 1 threads, backup backup
+relume: seed 0, 1 thread, backup backup
  5: 1.500000, 1.400000 avg loss, 0.001000 rate, 0.1 seconds, 20 images, 0.0 hours left
 relume: error: a.jpg: cannot be read; a picture"""
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from relume.data.image import Pixels, read_picture
-from relume.errors import DataFileError, ImageError
+from relume.errors import DataFileError, ImageError, UsageError
 from relume.formats.data_files import (
     PICTURE_ENDINGS,
     candidate_paths,
@@ -111,14 +111,23 @@ def _one_of(endings: set[str]) -> str:
 
 
 def pictures_from_standard_input(screen: Screen) -> Iterator[Asked]:
-    """Yield the pictures whose paths come, one a line; ask for them on a terminal."""
+    """Yield the pictures whose paths come, one a line; ask for them on a terminal.
+
+    Raises:
+        UsageError: none comes, and nobody was asked.
+    """
+    asks, is_empty = sys.stdin.isatty(), True
     while True:
-        if sys.stdin.isatty():
+        if asks:
             screen.line("Enter Image Path:")
         line = sys.stdin.readline()
+        if not line and is_empty and not asks:
+            remedy = "or give IMAGE behind WEIGHTS"
+            raise UsageError("standard input", "names no picture", "paths, one a line", remedy)
         if not line:
             return
         if line.strip():
+            is_empty = False
             yield Asked(line.strip(), Path(line.strip()))
 
 

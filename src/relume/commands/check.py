@@ -144,7 +144,7 @@ def _check_data(found: Check, screen: Screen, tells: bool, measures: bool) -> No
     path = known_path(operation.cache, operation.name) if operation else None
     if path is not None:
         found.known = read_known(path, found.channels)
-    at = _progress(screen, total, tells)
+    at = screen.counter(total, "pictures", tells)
     began_s = time.perf_counter()
     found.train = _data_set(found, lists["train"], at, 0)
     before = len(found.train.members) if found.train else 0
@@ -186,20 +186,6 @@ def _data_set(
     )
     found.findings += findings
     return data_set
-
-
-def _progress(screen: Screen, total: int, tells: bool) -> Callable[[int], None]:
-    """Return what shows how many pictures are done: on a terminal only."""
-    if not tells or screen.width is None or not total:
-        return lambda done: None
-    progress = screen.progress(total)
-
-    def at(done: int) -> None:
-        progress.at(done, "pictures")
-        if done == total:
-            progress.close()
-
-    return at
 
 
 def _check_run(found: Check, weights: str | None, flags: Values) -> None:

@@ -4,6 +4,8 @@ It opens no window: the frames go into a video (-out_filename) or pictures (-pre
 them into JSON and lines. Whatever ends it, Ctrl-C or a closed pipe, the video is finished.
 """
 
+import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -19,8 +21,8 @@ from relume.commands.detect import (
     detector_of,
     json_path_of,
     path_of,
-    thresh_of,
 )
+from relume.commands.fractions import fraction_of
 from relume.commands.prediction_files import encoded
 from relume.commands.video import (
     Frames,
@@ -30,7 +32,9 @@ from relume.commands.video import (
     frames_of_camera,
     frames_of_file,
 )
-from relume.detection import Detection, Pixels, detection_line, draw_detections
+from relume.data.image import Pixels
+from relume.detection import Detection, detection_line, draw_detections
+from relume.detector import THRESH
 from relume.errors import UsageError
 from relume.screen import Screen
 
@@ -40,8 +44,8 @@ class Outputs:
     """Where the frames go, and what is in them."""
 
     video: Path | None
-    prefix: Path | None
-    """Of a JPEG for every frame."""
+    prefix: str | None
+    """Of the path of a JPEG for every frame."""
     json: Path | None
 
     @property
@@ -53,7 +57,7 @@ class Outputs:
 
 def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in the frames of a video or a camera; return the exit status."""
-    thresh, draws = thresh_of(flags), "-dontdraw_bbox" not in flags
+    thresh, draws = fraction_of(flags, "-thresh", THRESH), "-dontdraw_bbox" not in flags
     limit_s = _time_limit_s(flags)
     outputs = _outputs(arguments, flags)
     pace = Pace()
@@ -67,7 +71,9 @@ def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
         as_json = stack.enter_context(closing(FoundAsJson(outputs.json)))
         video = None
         if outputs.video is not None:
-            video = stack.enter_context(closing(VideoFile(outputs.video, frames.fps)))
+            video = stack.enter_context(
+                closing(VideoFile(outputs.video, None if frames.is_live else frames.fps))
+            )
         pace.begin()
         for frame in frames:
             found = detector.detect(frame, thresh)
@@ -77,7 +83,8 @@ def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
                 if video is not None:
                     video.write(drawn)
                 if outputs.prefix is not None:
-                    _write_picture(outputs.prefix, pace.frames + 1, drawn)
+                    path = _picture_path(outputs.prefix, pace.frames + 1)
+                    storage.write_replaceable(path, [encoded(drawn)])
             pace.frame()
             screen.text(_lines(found, frame if "-ext_output" in flags else None, pace))
             if pace.seconds > limit_s:
@@ -95,7 +102,10 @@ def _time_limit_s(flags: Values) -> float:
 
 def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
     """Return where everything goes, looked at before there is any work."""
-    video, prefix = path_of(flags, "-out_filename"), path_of(flags, "-prefix")
+    video, prefix = path_of(flags, "-out_filename"), None
+    if path_of(flags, "-prefix") is not None:
+        prefix = str(flags["-prefix"])
+        path_of({"-prefix": f"{prefix}_"}, "-prefix")  # `folder/` too is the beginning of a name
     outputs = Outputs(video, prefix, json_path_of(flags, "-json_file_output"))
     if not outputs.given and "-dont_show" not in flags:
         raise UsageError(
@@ -108,7 +118,24 @@ def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
         check_ending(outputs.video, "-out_filename")
     for path in (outputs.video, outputs.json):
         check_no_input(path, arguments)
+    _check_new(outputs, "-force" in flags)
     return outputs
+
+
+def _check_new(outputs: Outputs, force: bool) -> None:
+    """Raise UsageError if a video or pictures that are there would be replaced unasked."""
+    there = []
+    if outputs.video is not None and os.path.lexists(outputs.video):
+        if outputs.video.is_dir():
+            raise UsageError("-out_filename", f"{outputs.video} is a folder", "a file to write")
+        there.append(outputs.video)
+    if outputs.prefix is not None:
+        first = Path(_picture_path(outputs.prefix, 1))
+        picture = re.compile(re.escape(first.name.removesuffix("00000001.jpg")) + r"\d{8,}\.jpg")
+        there += sorted(path for path in first.parent.iterdir() if picture.fullmatch(path.name))
+    if there and not force:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise UsageError(there[0], f"there already{more}", "", "-force replaces what is there")
 
 
 def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:
@@ -134,9 +161,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _write_picture(prefix: Path, number: int, drawn: Pixels) -> None:
-    path = prefix.with_name(f"{prefix.name}_{number:08}.jpg")
-    storage.write_replaceable(path, [encoded(drawn)])
+def _picture_path(prefix: str, number: int) -> Path:
+    return Path(f"{prefix}_{number:08}.jpg")
 
 
 def _lines(found: Sequence[Detection], frame: Pixels | None, pace: Pace) -> str:

@@ -18,10 +18,12 @@ from relume.commands.asked_pictures import (
     read_ahead,
     read_at_once,
 )
+from relume.commands.fractions import fraction_of
 from relume.commands.prediction_files import Drawings, LabelFiles
 from relume.commands.starting_flags import compute_device
+from relume.data.image import Pixels
 from relume.detection import Detection, detection_frame, detection_line
-from relume.detector import THRESH, Detector, Pixels, load_network, names_of_all
+from relume.detector import THRESH, Detector, load_network, names_of_all
 from relume.errors import InputError, UsageError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_data_file, read_names, resolve
@@ -60,7 +62,8 @@ class FoundAsJson:
 
 def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in pictures, or in those whose paths come on standard input."""
-    thresh, extended, force = thresh_of(flags), bool(flags.get("-ext_output")), "-force" in flags
+    thresh = fraction_of(flags, "-thresh", THRESH)
+    extended, force = bool(flags.get("-ext_output")), "-force" in flags
     out = json_path_of(flags, "-out")
     words = arguments[3:]
     asked = asked_pictures(words, arguments[0], screen.warn)
@@ -127,14 +130,6 @@ def _drawn_into(flags: Values, words: list[str], asked: Sequence[Asked]) -> Path
     return None if one else FOLDER
 
 
-def thresh_of(flags: Values) -> float:
-    """Return the smallest confidence that -thresh asks for."""
-    thresh = float(flags.get("-thresh", THRESH))
-    if not 0 <= thresh <= 1:
-        raise UsageError("-thresh", f"{thresh:g}", "a number from 0 to 1", "for example -thresh .5")
-    return thresh
-
-
 def json_path_of(flags: Values, name: str) -> Path | None:
     """Return the file that takes JSON; one that is there is replaced only if it looks like such."""
     path = path_of(flags, name)
@@ -172,7 +167,7 @@ def detector_of(arguments: Sequence[str], flags: Values) -> Detector:
     cfg = read_cfg(cfg_path, "detect")
     names = class_names(data, cfg)
     network = run_fused(load_network(cfg, weights).to(compute_device(flags)))
-    return Detector(network, names, "-letter_box" in flags or cfg.net.letter_box)
+    return Detector(network, names, "-letter_box" in flags or cfg.net.letter_box, weights)
 
 
 def class_names(data: str, cfg: Cfg) -> tuple[str, ...]:

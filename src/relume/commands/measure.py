@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relume.command_table import Values
+from relume.commands.fractions import fraction_of
 from relume.commands.starting_flags import compute_device
 from relume.data.loaders import available_processors
 from relume.detector import load_network
@@ -89,8 +90,8 @@ def read_job(arguments: list[str], flags: Values) -> Job:
 
 def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Print the mean average precision, Darknet's or COCO's; return the exit status."""
-    thresh = _fraction("-thresh", flags, MAP_THRESH)
-    iou_thresh = _fraction("-iou_thresh", flags, MAP_IOU_THRESH)
+    thresh = fraction_of(flags, "-thresh", MAP_THRESH)
+    iou_thresh = fraction_of(flags, "-iou_thresh", MAP_IOU_THRESH)
     points = int(flags.get("-points", 0))
     if points not in POINTS:
         raise UsageError("-points", str(points), f"one of {', '.join(map(str, POINTS))}")
@@ -108,7 +109,7 @@ def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
         letter_box=job.letter_box,
         batch=BATCH,
         workers=job.workers,
-        on_progress=picture_progress(screen, len(pictures), not flags.get("-json")),
+        on_progress=screen.counter(len(pictures), "pictures", not flags.get("-json")),
         on_bad=trouble.tell,
     )
     assert evaluation is not None  # nobody asks it to stop
@@ -160,7 +161,7 @@ def _measure_map_of_coco(arguments: list[str], flags: Values, screen: Screen) ->
         place = f"{job.data_file.path}:{job.data_file.lines['difficult']}"
         raise DataFileError(place, "COCO's measure knows no 'difficult'", "", "take it out")
     pictures, trouble = _labelled(job, screen), Trouble(screen)
-    at = picture_progress(screen, len(pictures), not flags.get("-json"))
+    at = screen.counter(len(pictures), "pictures", not flags.get("-json"))
     settings = Settings(COCO_THRESH, COCO_NMS, job.letter_box, BATCH)
     named = [(picture.path, picture.place) for picture in pictures]
     found: list[Detected] = []
@@ -225,24 +226,3 @@ def _recall_line(index: int, so_far: Covered) -> str:
 def _labelled(job: Job, screen: Screen) -> tuple[LabelledPicture, ...]:
     where = (cache_folder(job.data_file), cache_gigabytes(job.data_file))
     return read_validation_set(job.data_file, "valid", len(job.names), *where, screen.warn).pictures
-
-
-def picture_progress(screen: Screen, total: int, shown: bool) -> Callable[[int], None]:
-    """Return what shows how many pictures are done: on a terminal only."""
-    if not shown or screen.width is None:
-        return lambda done: None
-    progress = screen.progress(total)
-
-    def at(done: int) -> None:
-        progress.at(done, "pictures")
-        if done == total:
-            progress.close()
-
-    return at
-
-
-def _fraction(name: str, flags: Values, default: float) -> float:
-    value = float(flags.get(name, default))
-    if not 0 <= value <= 1:
-        raise UsageError(name, f"{value:g}", "a number from 0 to 1", f"for example {name} .5")
-    return value

@@ -14,8 +14,8 @@ import numpy as np
 
 from relume.checkpoint import storage
 from relume.commands.asked_pictures import Asked
+from relume.data.image import Pixels
 from relume.detection import Detection, draw_detections, format_labels
-from relume.detector import Pixels
 from relume.errors import StorageError, UsageError
 from relume.formats.data_files import label_path
 from relume.formats.places import RemoteFile

@@ -13,6 +13,7 @@ from relume.checkpoint.course import CHANGE, Meaning, differences
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.state import RecipeRecord, TrainState
 from relume.command_table import Values
+from relume.commands.training_flags import flags_of
 from relume.contact_sheet import Tile, contact_sheet, format_sheet, is_sheet
 from relume.data.batch import MiniBatch, mini_batches
 from relume.data.patience import Patience
@@ -21,7 +22,7 @@ from relume.errors import UsageError
 from relume.formats.cfg import read_cfg
 from relume.schedule import input_size, learning_rate
 from relume.screen import Screen
-from relume.spec import Flags, RunSpec, read_spec, run_name
+from relume.spec import RunSpec, read_spec, run_name
 from relume.train.batches import source_of
 from relume.train.capture import PICTURES
 from relume.train.start import in_todays_form
@@ -42,7 +43,7 @@ def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
     page = _within(flags, "-page", f"a page of {MOST_TILES} pictures", pages)
     more = f"_page{page}" * (page > 1)
     out = _out(flags, f"replay_{run_name(cfg)}_{iteration}{more}.png")
-    spec = read_spec(data, cfg, _flags(flags), screen.warn)
+    spec = read_spec(data, cfg, flags_of(flags), screen.warn)
     run = _Run.of(spec)
     shown = range(net.batch)[(page - 1) * MOST_TILES : page * MOST_TILES]
     loaded = _loaded(spec, iteration, shown)
@@ -64,13 +65,6 @@ def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
             "-page P shows others"
         )
     return 0
-
-
-def _flags(flags: Values) -> Flags:
-    seed, workers = flags.get("-seed"), flags.get("-workers")
-    return Flags(
-        seed=None if seed is None else int(seed), workers=None if workers is None else int(workers)
-    )
 
 
 def _within(flags: Values, name: str, what: str, last: int) -> int:

@@ -114,7 +114,8 @@ def _lead(
                 for text in warnings_before_training(spec):
                     say(text)
             many = f"{group.size} processes with " * (group.size > 1)
-            say(f"seed {spec.recipe.seed}, {many}{threads} threads, backup {folder}")
+            hands = f"{many}{threads} thread{'s' * (threads > 1)}"
+            say(f"seed {spec.recipe.seed}, {hands}, backup {folder}")
             live = begin(spec, known, device, group)
             del start, known  # what was read of a file; as large as all that is trained
             with _tensor_digests(flags, live, say) as digests:

@@ -1,6 +1,7 @@
 """The flags of a training that belong to the run itself, for every command that reads a run."""
 
 from relume.command_table import Values
+from relume.commands.fractions import fraction_of
 from relume.errors import UsageError
 from relume.spec import Flags
 
@@ -17,9 +18,8 @@ def flags_of(flags: Values) -> Flags:
     epochs = int(flags.get("-mAP_epochs", 4))
     if epochs < 1:
         raise UsageError("-mAP_epochs", str(epochs), "1 or more")
-    for name in ("-thresh", "-iou_thresh"):
-        if name in flags and not 0 <= float(flags[name]) < 1:
-            raise UsageError(name, str(flags[name]), "0 to less than 1")
+    thresh = fraction_of(flags, "-thresh", 0.25)
+    iou_thresh = fraction_of(flags, "-iou_thresh", 0.5)
     if not flags.get("-map"):
         for name in OF_EVALUATIONS:
             if name in flags:
@@ -29,6 +29,6 @@ def flags_of(flags: Values) -> Flags:
         workers=None if workers is None else int(workers),
         map=bool(flags.get("-map")),
         map_epochs=epochs,
-        thresh=float(flags.get("-thresh", 0.25)),
-        iou_thresh=float(flags.get("-iou_thresh", 0.5)),
+        thresh=thresh,
+        iou_thresh=iou_thresh,
     )

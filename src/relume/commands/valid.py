@@ -8,7 +8,7 @@ from pathlib import Path
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import write_each_durably
 from relume.command_table import Values
-from relume.commands.measure import BATCH, Job, Trouble, picture_progress, read_job
+from relume.commands.measure import BATCH, Job, Trouble, read_job
 from relume.errors import DataFileError, UsageError
 from relume.evaluate.detected import Detected, Named, Settings, detect_pictures
 from relume.evaluate.result_lines import (
@@ -75,7 +75,7 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
             screen.warn(text)
     trouble, began_s = Trouble(screen), time.monotonic()
     storage.make_folder(results.paths[0].parent)
-    at = picture_progress(screen, len(pictures), shown=True)
+    at = screen.counter(len(pictures), "pictures")
     settings = Settings(THRESH, NMS, job.letter_box, BATCH)
     done = 0
     for batch in detect_pictures(job.network, pictures, settings, workers=job.workers):

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from relume.checkpoint import storage
-from relume.detection import Pixels
+from relume.data.image import Pixels
 from relume.errors import InputError, StorageError, UsageError
 from relume.formats.places import is_url
 from relume.screen import Screen
@@ -28,6 +28,8 @@ FOURCC = {".avi": "DIVX", ".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv"
 """The codec of a video by its ending: MPEG-4, which every build of OpenCV has; DIVX as Darknet."""
 LIVE = ("rtsp://", "rtmp://", "udp://", "rtp://")
 DEFAULT_FPS, MOST_FPS = 25.0, 1000.0
+MEASURED = 10
+"""Frames of a live source whose pace is the rate of the video that is written of it."""
 LONGEST_FAREWELL_S = 1.0
 """Seconds to wait, at the end, for a camera that gives no frame."""
 
@@ -47,7 +49,7 @@ class Frames:
 
     def __init__(self, capture: Any, name: str, is_live: bool) -> None:
         self._capture = capture
-        self._is_live = is_live
+        self.is_live = is_live
         done, first = capture.read()
         if not done:
             capture.release()
@@ -91,7 +93,7 @@ class Frames:
             with self._changed:
                 if frame is None:
                     self._is_over = True
-                elif self._is_live:
+                elif self.is_live:
                     self._waiting.clear()
                 else:
                     self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._is_closed)
@@ -139,15 +141,18 @@ class VideoFile:
 
     Args of the constructor:
         path: of the file; the ending decides its form.
-        fps: frames per second.
+        fps: frames per second; None: as they come, measured of the first ones. A camera gives
+            more than the network takes, and all would go by too fast.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float | None) -> None:
         self._path = path
         self._fps = fps
         self._temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
         self._writer: Any = None
         self._size_px = (0, 0)
+        self._kept: list[tuple[float, Pixels]] = []
+        """Frames that wait until the pace is known, and when each came."""
 
     def write(self, rgb: Pixels) -> None:
         """Add a frame; the first one decides the size of all.
@@ -155,11 +160,29 @@ class VideoFile:
         Raises:
             StorageError: the file cannot be made.
         """
+        if self._fps is not None:
+            self._add(rgb, self._fps)
+            return
+        self._kept.append((time.perf_counter(), rgb))
+        if len(self._kept) == MEASURED:
+            self._add_kept()
+
+    def _add_kept(self) -> None:
+        """Settle the rate, and add the frames that have waited for it."""
+        kept, self._kept = self._kept, []
+        # The first frame has waited for nothing; it says nothing of the pace.
+        begun_s, ended_s = kept[min(1, len(kept) - 1)][0], kept[-1][0]
+        measured = (len(kept) - 2) / max(ended_s - begun_s, 1 / MOST_FPS) if len(kept) > 2 else 0.0
+        self._fps = min(measured, MOST_FPS) or DEFAULT_FPS
+        for _, rgb in kept:
+            self._add(rgb, self._fps)
+
+    def _add(self, rgb: Pixels, fps: float) -> None:
         size_px = (rgb.shape[1], rgb.shape[0])
         if self._writer is None:
             self._size_px = size_px
             fourcc = cv2.VideoWriter.fourcc(*FOURCC[self._path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self._fps, size_px)
+            self._writer = cv2.VideoWriter(str(self._temporary), fourcc, fps, size_px)
             if not self._writer.isOpened():
                 raise StorageError(self._path, "cannot be written", "a folder that can be written")
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
@@ -171,6 +194,8 @@ class VideoFile:
         Raises:
             StorageError: it is not whole: the disk is full, perhaps.
         """
+        if self._kept:
+            self._add_kept()
         if self._writer is None:
             return
         self._writer.release()

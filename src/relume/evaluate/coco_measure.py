@@ -27,7 +27,7 @@ class CocoMeasure:
 
     figures: tuple[float, ...]
     lines: tuple[str, ...]
-    """As COCO's own program prints them."""
+    """As COCO's own program prints them; behind a -1 the reason."""
 
 
 def required_library() -> Any:
@@ -67,7 +67,12 @@ def measure_coco(
     evaluation.summarize()
     # The library adds figures of its own behind COCO's twelve.
     figures = tuple(float(x) for x in evaluation.stats[: len(NAMES)])
-    return CocoMeasure(figures, tuple(lines[: len(NAMES)]))
+    explained = (
+        line
+        + ("" if figure >= 0 else f" (no truths{'' if 'area=   all' in line else ' of this size'})")
+        for line, figure in zip(lines, figures, strict=False)
+    )
+    return CocoMeasure(figures, tuple(explained))
 
 
 def _annotations(

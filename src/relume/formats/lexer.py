@@ -76,7 +76,10 @@ def split_sections(text: str, path: str) -> list[Section]:
             continue
         option = _split_option(line, bare, number, place)
         if not sections:
-            raise CfgError(place, f"'{shown}' stands before the first section", "begin with [net]")
+            found = f"'{shown}' stands before the first section"
+            # A data file, most likely: it has none at all.
+            remedy = "" if "[" in text else "is it the data file? That one stands before the cfg"
+            raise CfgError(place, found, "a cfg begins with [net]", remedy)
         sections[-1].options.setdefault(option.key, option)
     return sections
 
