@@ -21,6 +21,7 @@ from relume.checkpoint.evaluations import best_of, comparable, is_best
 from relume.checkpoint.state import TrainState
 from relume.commands.verify import check_run
 from relume.demo_pictures import write_data_set
+from relume.errors import CheckpointError
 from relume.evaluate.average_precision import ClassEvaluation, Counts, Evaluation
 from relume.evaluate.validation import evaluate_network
 from relume.model.network import Network
@@ -363,6 +364,30 @@ def test_map_left_out_is_told_and_taken_up_again_with_the_same_best(
     assert newest(folder, "net_best.weights").iteration == 3
 
 
+@pytest.mark.parametrize("end", [10, 9])
+def test_of_a_finished_run_that_goes_on_is_told_which_evaluation_a_longer_one_leaves_out(
+    tmp_path: Path, values: dict[int, float], monkeypatch: pytest.MonkeyPatch, end: int
+) -> None:
+    rising_to(10, values, monkeypatch)
+    folder = map_run(tmp_path / "run", max_batches=end)
+    train_until(folder, flags=MAP)
+    change_cfg(folder, f"max_batches={end}", f"max_batches={END}")
+    said: list[str] = []
+    stopped = train_until(folder, 11, flags=MAP, said=said)
+    again: list[str] = []
+
+    train_until(folder, flags=MAP, said=again)
+
+    told = (
+        f"-map: evaluated after iteration {end}, which today's schedule leaves out; what was "
+        "measured stays and is compared with"
+    )
+    assert (told in said) == (end == 10)
+    assert told not in again
+    assert [one.iteration for one in stopped.history.evaluations] == sorted({3, 6, 9, end})
+    assert newest(folder, "net_best.weights").iteration == (10 if end == 10 else 12)
+
+
 def test_another_way_to_measure_begins_a_new_best(
     tmp_path: Path, values: dict[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +488,159 @@ def test_a_best_that_is_gone_is_made_again_from_a_milestone_of_its_iteration(
 
     assert f"{best}: is missing; made again from {folder}/backup/net_6.backup: " in said[0]
     assert promised_files(folder) == promised_files(straight)
+
+
+@pytest.fixture(scope="module")
+def another(straight: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the same name with another seed."""
+    folder = copied_run(straight, tmp_path_factory.mktemp("map") / "another")
+    add_to_data_file(folder, "seed = 5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "LEAST_INTERVAL", 1)
+        patch.setattr(evaluation, "evaluate_network", quick_evaluation({}))
+        train_until(folder, flags=MAP)
+    return folder / "backup"
+
+
+@pytest.mark.parametrize("allow_change", [False, True])
+@pytest.mark.parametrize("file", ["net_last.weights", "net_6.weights", "net_best.weights"])
+@pytest.mark.parametrize("cut", [2, 4])
+def test_a_best_of_another_run_is_named_and_moved_aside_and_never_gone_on_from(
+    straight: Path, another: Path, tmp_path: Path, file: str, cut: int, allow_change: bool
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, cut, flags=MAP)
+    best = folder / "backup" / "net_best.weights"
+    best.unlink(missing_ok=True)
+    undisturbed = copied_run(straight, tmp_path / "undisturbed")
+    shutil.copytree(folder / "backup", undisturbed / "backup")
+    train_until(undisturbed, flags=MAP, said=[])
+    shutil.copy(another / file, best)
+    (stray,) = [one for one in check_run(best.parent, "net").files if one.path == str(best)]
+    said: list[str] = []
+
+    state = start_of(folder, StartFlags(allow_change=allow_change), said, MAP)
+
+    place = f"iteration {newest(another.parent, file).iteration}"
+    assert state.iteration == cut
+    assert any(text.startswith(f"{best}: holds {place} of another run") for text in said)
+    assert said[-1] == f"goes on from {best.parent}/net_last.weights (iteration {cut})"
+    aside = list((folder / "backup" / "net.aside").rglob("net_best.weights"))
+    assert [path.read_bytes() for path in aside] == [(another / file).read_bytes()]
+    assert (stray.condition == "foreign") == (
+        file != "net_best.weights" or place > f"iteration {cut}"
+    )
+    train_until(folder, flags=MAP, said=[])
+    assert promised_files(folder) == promised_files(undisturbed)
+
+
+def test_a_plain_file_in_the_place_of_the_best_is_moved_aside_not_replaced(
+    straight: Path, tmp_path: Path
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, 2, flags=MAP)
+    plain = (straight / "backup" / "net_final.weights").read_bytes()
+    (folder / "backup" / "net_best.weights").write_bytes(plain)
+
+    train_until(folder, flags=MAP, said=[])
+
+    assert promised_files(folder) == promised_files(straight)
+    aside = folder / "backup" / "net.aside" / "1" / "net_best.weights"
+    assert aside.read_bytes() == plain
+
+
+@pytest.mark.parametrize("start", [StartFlags(), StartFlags(allow_change=True)])
+def test_checkpoints_of_two_runs_are_refused_and_both_named(
+    straight: Path, another: Path, tmp_path: Path, start: StartFlags
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, 4, flags=MAP)
+    backup = folder / "backup"
+    shutil.copy(another / "net_6.weights", backup)
+    before = promised_files(folder)
+
+    with pytest.raises(CheckpointError) as error:
+        start_of(folder, start, [], MAP)
+
+    assert str(error.value) == (
+        f"{backup}/net_6.weights: iteration 6 does not come from iteration 4 of "
+        f"{backup}/net_last.weights; the checkpoints of one run; two runs are called 'net' here: "
+        "move the files of one of them away"
+    )
+    assert promised_files(folder) == before
+    assert check_run(backup, "net").refused == str(error.value)
+
+
+def test_a_best_of_another_run_is_told_from_the_newest_other_checkpoint_without_a_last(
+    straight: Path, another: Path, tmp_path: Path
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, 8, flags=MAP)
+    shutil.copy(another / "net_last.weights", folder / "backup" / "net_best.weights")
+    (folder / "backup" / "net_last.weights").unlink()
+    said: list[str] = []
+
+    state = start_of(folder, said=said, flags=MAP)
+
+    assert state.iteration == 7
+    assert "iteration 12 of another run than " in said[0]
+    assert said[0].endswith(f"; the newest good checkpoint is {folder}/backup/net.backup")
+
+
+def test_a_state_that_an_allowed_change_led_to_is_of_the_same_run(
+    tmp_path: Path, values: dict[int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising_to(6, values, monkeypatch)
+    folder = map_run(tmp_path / "run")
+    train_until(folder, 5, flags=MAP)
+    before = (folder / "backup" / "net_last.weights").read_bytes()
+    change_cfg(folder, "momentum=0.9", "momentum=0.8")
+    train_until(folder, 6, StartFlags(allow_change=True), [], flags=MAP, evaluated=True)
+    (folder / "backup" / "net_last.weights").write_bytes(before)  # killed before it was written
+    for path in (folder / "backup").glob("net_6.*"):
+        path.unlink()
+
+    state = start_of(folder, flags=MAP)
+
+    assert (state.iteration, is_best(state)) == (6, True)
+
+
+def test_a_later_state_lying_as_the_best_becomes_the_last_and_is_gone_on_from(
+    straight: Path, tmp_path: Path, values: dict[int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising_to(3, values, monkeypatch)
+    folder = map_run(tmp_path / "run")
+    backup = folder / "backup"
+    train_until(folder, 8, flags=MAP)
+    later = (backup / "net_last.weights").read_bytes()
+    for path in backup.iterdir():
+        path.unlink()
+    train_until(folder, 7, flags=MAP)
+    (backup / "net_best.weights").write_bytes(later)
+    said: list[str] = []
+
+    state = start_of(folder, said=said, flags=MAP)
+
+    assert state.iteration == 8
+    assert "holds iteration 8, from which the run goes on, and is net_last.weights now" in said[0]
+    assert (backup / "net_last.weights").read_bytes() == later
+    assert newest(folder, "net.backup").iteration == 7
+    assert not (backup / "net_best.weights").exists()
+
+
+def test_of_a_damaged_best_is_said_which_good_checkpoint_is_the_newest(
+    straight: Path, tmp_path: Path
+) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+    train_until(folder, 4, flags=MAP)
+    best = folder / "backup" / "net_best.weights"
+    best.write_bytes(best.read_bytes()[:-500])
+    said: list[str] = []
+
+    start_of(folder, said=said, flags=MAP)
+
+    assert said[0].startswith(f"{best}: ")
+    assert said[0].endswith(f"; the newest good checkpoint is {folder}/backup/net_last.weights")
 
 
 def test_a_run_goes_on_from_its_best_file_alone(straight: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from relume.checkpoint import container, storage
+from relume.checkpoint import container, course, storage
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, RelumeError, Unavailable
 
@@ -135,27 +135,57 @@ def candidates(folder: Path, name: str) -> Candidates:
 def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[Rejected]]:
     """Return the newest intact checkpoint of the run, and the damaged files met on the way.
 
-    `_last` is looked at in any case: the next save would let it replace `NAME.backup`.
+    `_last` is looked at in any case: the next save would let it replace `NAME.backup`. What is
+    ahead of it must come from it. A `_best` that does not is rejected; so is one beside the
+    newest other checkpoint, where `_last` is not intact.
 
     Raises:
         Unavailable, CheckpointError: the disk does not give a file, which may be the newest good
-            one. That is no damage, and nothing older may be taken for it.
+            one. That is no damage, and nothing older may be taken for it. Or the folder holds
+            checkpoints of two runs, and nobody knows which is meant.
     """
     files = candidates(folder, name)
     rejected = list(files.unreadable)
-    newest = None
+    best = folder / f"{name}_best.weights"
+    good: list[FoundCheckpoint] = []
     for path in files.ordered:
-        if newest is not None and path != files.last:
+        beside_best = len(good) == 1 and good[0].path == best
+        if good and path != files.last and not beside_best:
             continue
         try:
-            state = container.unpack(path.read_bytes(), path)
-            newest = newest or FoundCheckpoint(path, state)
+            good.append(FoundCheckpoint(path, container.unpack(path.read_bytes(), path)))
         except (CheckpointError, OSError) as error:
             rejected.append(_rejected(path, error))
+            continue
+        if good[0].path == best and len(good) > 1 and not _leads_to(good[-1], good[0]):
+            rejected.append(Rejected(best, not_of_this_run(good[0], good[-1])))
+            del good[0]
     for item in rejected:
         if item.unread is not None:
             raise item.unread
-    return newest, rejected + list(files.foreign_last) if newest else rejected
+    if not good:
+        return None, rejected
+    newest, oldest = good[0], good[-1]
+    if oldest.path == files.last and not _leads_to(oldest, newest):
+        raise CheckpointError(
+            newest.path,
+            f"{newest.state.place} does not come from {oldest.state.place} of {oldest.path}",
+            "the checkpoints of one run",
+            f"two runs are called '{name}' here: move the files of one of them away",
+        )
+    return newest, rejected + list(files.foreign_last)
+
+
+def _leads_to(older: FoundCheckpoint, newer: FoundCheckpoint) -> bool:
+    """Tell whether training led from one to the other, be it through an allowed change."""
+    one, other = older.state, newer.state
+    begun = one.iteration > one.history.start  # else the histories do not tell
+    return course.same_run(one, other) or (begun and course.is_on_the_way(one, other))
+
+
+def not_of_this_run(stray: FoundCheckpoint, other: FoundCheckpoint) -> str:
+    """Say that a checkpoint does not come from another one, which is of the run."""
+    return f"{stray.path}: holds {stray.state.place} of another run than {other.path}"
 
 
 def not_given(path: Path, error: OSError) -> RelumeError | None:

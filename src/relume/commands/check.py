@@ -221,7 +221,7 @@ def _check_folder_of_run(found: Check, cfg: Cfg) -> None:
         found.findings.append(of_error("the folder for checkpoints cannot be used", error))
         return
     for item in rejected:
-        what = "a checkpoint of this run is damaged; an earlier one is taken"
+        what = "a checkpoint of this run cannot be used; a start takes another"
         found.findings.append(Finding(WARNING, what, str(item.path), item.reason))
     if good is not None:
         found.done = min(good.state.iteration, cfg.net.max_batches)

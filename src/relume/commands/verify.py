@@ -1,18 +1,18 @@
 """`relume verify`: are checkpoints intact, and which one would a start take? Changes nothing.
 
 A file is intact if a start could go on from it: every byte is as it was written and the contents
-can be read. The order in which files are preferred is the keeper's own. One file at a time is
-in memory.
+can be read. Which of them a start takes is asked of the start's own search.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from relume.checkpoint import container
 from relume.checkpoint.folder import (
     candidates,
+    newest_good,
     not_given,
     other_run,
     run_files,
@@ -117,22 +117,37 @@ def _status_of_files(files: list[Checked]) -> int:
 
 def check_run(folder: Path, name: str) -> Run:
     """Check all files of a run and find the one that a start would take."""
-    order = candidates(folder, name)
-    checkpoints = [file for path in order.ordered if (file := check_file(path))]
-    good = next((file for file in checkpoints if file.condition == "intact"), None)
-    foreign = {item.path for item in order.foreign_last} if good else set()
-    others = []
-    for path in sorted(set(run_files(folder, name)) - set(order.ordered)):
-        others.append(_foreign(path) if path in foreign else check_file(path, good))
-    files = [file for file in (*checkpoints, *others) if file.condition != "gone"]
-    if other := other_run(folder, name):
-        refused = f"the files of the run '{other}' in this folder could be taken for its own"
-        return Run(str(folder), name, (*files, *_left(folder, name)), None, "", None, refused)
+    order = candidates(folder, name).ordered
+    checked = [check_file(path) for path in order]
+    taken, strays, refused = _wanted_by_a_start(folder, name)
+    good = next((file for file in checked if file.path == taken), None)
+    others = sorted(set(run_files(folder, name)) - set(order))
+    checked += [check_file(path, good) for path in others]
+    files = [
+        replace(file, condition="foreign", text=f"{strays[file.path]}; a start moves it aside")
+        if file.path in strays and file.condition in ("intact", "plain")
+        else file
+        for file in checked
+        if file.condition != "gone"
+    ]
     if unread := [file.path for file in files if file.condition == "unread"]:
-        refused = f"{unread[0]} cannot be read, and may be the newest"
-        return Run(str(folder), name, (*files, *_left(folder, name)), None, "", None, refused)
-    found = (good.path, good.text, good.iteration) if good else (None, "", None)
-    return Run(str(folder), name, (*files, *_left(folder, name)), *found)
+        good, refused = None, f"{unread[0]} cannot be read, and may be the newest"
+    path, place, iteration = (good.path, good.text, good.iteration) if good else (None, "", None)
+    files += _left(folder, name)
+    return Run(str(folder), name, tuple(files), path, place, iteration, refused)
+
+
+def _wanted_by_a_start(folder: Path, name: str) -> tuple[str | None, dict[str, str], str]:
+    """Return the checkpoint that a start takes, what it does not want, or why it takes none."""
+    if other := other_run(folder, name):
+        found = f"the files of the run '{other}' in this folder could be taken for its own"
+        return None, {}, found
+    try:
+        newest, rejected = newest_good(folder, name)
+    except RelumeError as error:
+        return None, {}, str(error)
+    strays = {str(item.path): item.reason.removeprefix(f"{item.path}: ") for item in rejected}
+    return str(newest.path) if newest else None, strays, ""
 
 
 def check_file(path: Path, good: Checked | None = None) -> Checked:
@@ -162,11 +177,6 @@ def check_file(path: Path, good: Checked | None = None) -> Checked:
             return Checked(str(path), size, "damaged", text)
         text += ", their length is right"
     return Checked(str(path), size, "plain", text)
-
-
-def _foreign(path: Path) -> Checked:
-    text = "holds no training state; a start moves it aside"
-    return Checked(str(path), path.stat().st_size, "foreign", text)
 
 
 def _left(folder: Path, name: str) -> Iterator[Checked]:

@@ -17,34 +17,52 @@ from relume.errors import RelumeError
 Say = Callable[[str], None]
 
 
-def look_after_best(folder: Path, name: str, state: TrainState, say: Say) -> None:
+def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say: Say) -> None:
     """See to it that the file of the best mAP is the state's, or say that it is gone.
+
+    A file of that name that this run has not written is moved aside, never replaced.
 
     Args:
         folder: of the run, locked.
         name: of the run.
         state: from which the run goes on.
+        start: the checkpoint that holds it.
         say: takes a line for every decision a person should know about.
     """
-    best = best_of(comparable(state))
-    if best is None or is_best(state):
-        return  # the keeper writes the second
     path = folder / f"{name}_best.weights"
-    trouble = _trouble(path, best, state)
-    if trouble is None:
+    best = None if is_best(state) else best_of(comparable(state))
+    found = _read(path)
+    trouble = found if isinstance(found, str) else _trouble(found, best, state)
+    if trouble is None or (best is None and not path.exists()):
         return
-    what = f"the best mAP, {100 * best.map:.2f} % after iteration {best.iteration}"
-    for other in run_files(folder, name):
-        if other != path and _trouble(other, best, state) is None:
+    if path.exists() and path.resolve() == start.resolve():
+        last = folder / f"{name}_last.weights"
+        storage.write_durably(last, path.read_bytes(), previous=folder / f"{name}.backup")
+        trouble += f", from which the run goes on, and is {last.name} now"
+    if best is None:
+        say(f"{path}: {trouble}; it is not the best of this run")
+    else:
+        what = f"the best mAP, {100 * best.map:.2f} % after iteration {best.iteration}"
+        if other := _holding(best, state, folder, name):
             say(f"{path}: {trouble}; made again from {other}: {what}")
             _set_aside(path, folder, name, say)
             storage.write_durably(path, other.read_bytes())
             return
-    say(
-        f"{path}: {trouble}; it held {what}, which stays the one to beat. Put a copy of it back, "
-        "or `relume rewind` to a checkpoint before that iteration, which leads to it again"
-    )
+        say(
+            f"{path}: {trouble}; it held {what}, which stays the one to beat. Put a copy of it "
+            "back, or `relume rewind` to a checkpoint before that iteration, which leads to it "
+            "again"
+        )
     _set_aside(path, folder, name, say)
+
+
+def _holding(best: Measured, state: TrainState, folder: Path, name: str) -> Path | None:
+    """Return another file of the run that holds the state of the best mAP."""
+    for path in run_files(folder, name):
+        found = _read(path)
+        if isinstance(found, TrainState) and _trouble(found, best, state) is None:
+            return path
+    return None
 
 
 def _set_aside(path: Path, folder: Path, name: str, say: Say) -> None:
@@ -53,21 +71,32 @@ def _set_aside(path: Path, folder: Path, name: str, say: Say) -> None:
         say(f"moved to {target}: {path.name}")
 
 
-def _trouble(path: Path, best: Measured, state: TrainState) -> str | None:
-    """Return why a file is not the state that was measured as the best; None: it is."""
+def _read(path: Path) -> TrainState | str:
+    """Return the state in a file, or why there is none."""
     try:
         data = path.read_bytes()
         if not container.holds_state(data, path):
             return "holds no training state"
-        found = container.unpack(data, path)
+        return container.unpack(data, path)
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except RelumeError as error:
         return error.found
+
+
+def _trouble(found: TrainState, best: Measured | None, state: TrainState) -> str | None:
+    """Return why a state is not the one that was measured as the best; None: it is.
+
+    Where there is no best yet, or `state` is it, any that the run was in will be replaced.
+    """
+    if not course.is_on_the_way(found, state):
+        return f"holds {found.place} of another run"
     evaluations = found.history.evaluations
-    is_it = bool(evaluations) and evaluations[-1] == best and found.reached == (best.iteration, 0)
-    if is_it and course.is_on_the_way(found, state):
-        return None
-    return f"holds another state ({found.place})"
+    is_it = (
+        bool(evaluations)
+        and evaluations[-1] == best
+        and found.reached == (evaluations[-1].iteration, 0)
+    )
+    return None if best is None or is_it else f"holds {found.place}"

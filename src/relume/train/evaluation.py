@@ -44,6 +44,19 @@ def is_finished(recipe: Recipe, state: TrainState) -> bool:
     return state.iteration >= recipe.cfg.net.max_batches or has_lost_patience(recipe, state)
 
 
+def off_schedule(recipe: Recipe, state: TrainState) -> list[int]:
+    """Return the iterations that were evaluated, and would not be in a run that begins today.
+
+    A higher max_batches leaves one where the run ended before, another -mAP_epochs or burn_in
+    several. They have been measured, so they stay, in the comparison for the best as well.
+    """
+    plan, net = recipe.evaluations, recipe.cfg.net
+    if plan is None:
+        return []
+    done = [one.iteration for one in state.history.evaluations]
+    return [i for i in done if not is_evaluated(net, plan.interval, i)]
+
+
 def has_lost_patience(recipe: Recipe, state: TrainState) -> bool:
     """Tell whether a run ends with this evaluation, since too many were no better."""
     plan = recipe.evaluations

@@ -43,6 +43,7 @@ from relume.spec import RunSpec
 from relume.train.batches import changed_file
 from relume.train.best_file import look_after_best
 from relume.train.capture import PICTURES, empty_groups, weights_of
+from relume.train.evaluation import off_schedule
 from relume.train.given_weights import RANDOM, Given, Say, StartFlags, read_given
 from relume.train.optimizer import build_optimizer
 
@@ -99,8 +100,7 @@ def starting_state(
     if start is None:
         return _fresh(spec, given, environment, say)
     state, differences = _under_todays_recipe(spec, flags, start, given)
-    for difference in differences:
-        say(difference.told())
+    _tell_differences(spec, state, differences, say)
     _tidy_up(spec, rejected, start, state, say)
     say(f"goes on from {start.path} ({state.place})")
     if given.path and given.state and given.path.resolve() != start.path.resolve():
@@ -109,6 +109,19 @@ def starting_state(
             "and leads to the same bytes"
         )
     return state
+
+
+def _tell_differences(
+    spec: RunSpec, state: TrainState, differences: list[RecipeDifference], say: Say
+) -> None:
+    for difference in differences:
+        say(difference.told())
+    if differences and (others := off_schedule(spec.recipe, state)):
+        listed = ", ".join(map(str, others))
+        say(
+            f"-map: evaluated after iteration {listed}, which today's schedule leaves out; what "
+            "was measured stays and is compared with"
+        )
 
 
 def _check_name(spec: RunSpec) -> None:
@@ -331,13 +344,13 @@ def _tidy_up(
 ) -> None:
     """Move damaged files out of the way, and those of a course that has been left."""
     for item in rejected:
-        say(f"{item.reason}; an earlier good checkpoint is taken")
+        say(f"{item.reason}; the newest good checkpoint is {start.path}")
     if rejected:
         _aside(spec, [item.path for item in rejected], say)
     if state.course != start.state.course:
         _set_newer_aside(spec, start, state, say)
     if spec.recipe.evaluations is not None:
-        look_after_best(spec.operation.backup, spec.operation.name, state, say)
+        look_after_best(spec.operation.backup, spec.operation.name, state, start.path, say)
 
 
 def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, say: Say) -> None:
