@@ -115,7 +115,7 @@ def test_the_seed_flag_goes_before_the_data_file_and_is_part_of_the_run(run: Pat
     assert refused.status == 2
     assert "seed: 5 -> 6" in refused.error
     relume("reset", "obj.data", "net.cfg")
-    assert "seed 6, 1 threads" in train("-seed", 6).err
+    assert "seed 6, 1 thread," in train("-seed", 6).err
 
 
 def test_clear_takes_weights_as_a_start_and_again_goes_on(run: Path) -> None:

@@ -80,7 +80,7 @@ def test_any_number_of_processes_leaves_the_same_bytes(
 
         assert workers.ended() == [0] * size, workers.said
         assert promised_files(folder) == promised_files(alone)
-        assert f"{size} processes with 1 threads" in workers.said[0]
+        assert f"{size} processes with 1 thread," in workers.said[0]
         assert workers.said[1:] == [""] * (size - 1)
 
 
