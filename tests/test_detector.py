@@ -1,5 +1,6 @@
 """The Python interface: cheap to import, typed, clear about what it does not take."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import relume
+from relume.checkpoint.weights_file import read_whole_weights
 from relume.data.image import Pixels
 from relume.errors import DataFileError, ImageError, Undecodable, WeightsError
 from relume.formats.cfg import read_cfg
@@ -161,6 +163,28 @@ def test_a_threshold_that_is_no_probability_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} is 25; a number from 0 to 1 is needed"):
         detector.detect(folder / "a.png", **{name: 25})
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "found"),
+    [
+        ("0.biases", np.nan, "layer 0: 1 of 4 numbers in 0.biases are NaN or infinite; finite w"),
+        ("2.weights", -np.inf, "layer 2: 1 of 216 numbers in 2.weights are NaN or infinite; "),
+        ("0.rolling_variance", -1.0, "layer 0: its weights are not finite after batch norm; "),
+    ],
+)
+def test_weights_that_are_no_numbers_are_an_error_that_names_the_layer(
+    folder: Path, tmp_path: Path, name: str, number: float, found: str
+) -> None:
+    cfg = read_cfg(str(folder / "net.cfg"), "detect")
+    arrays = read_whole_weights(cfg, str(folder / "net.weights")).arrays
+    changed = arrays[name].copy()
+    changed.ravel()[1] = number
+    path = tmp_path / "net.weights"
+    path.write_bytes(format_weights({**arrays, name: changed}, cfg, seen=0))
+
+    with pytest.raises(WeightsError, match=re.escape(f"{path}: {found}")):
+        relume.load(folder / "net.cfg", path)
 
 
 def test_files_that_cannot_be_used_are_errors_with_their_names(folder: Path) -> None:

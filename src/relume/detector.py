@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 
-from relume.checkpoint.weights_file import read_whole_weights
+from relume.checkpoint.weights_file import check_finite, read_whole_weights
 from relume.data.image import Pixels, decode_picture, read_picture
 from relume.detection import Detection, draw_detections, edges_px
-from relume.errors import Undecodable
+from relume.errors import Undecodable, WeightsError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_names
 from relume.formats.sections import Cfg
@@ -123,15 +123,22 @@ def load_network(cfg: Cfg, path: str) -> Network:
     """Return a network for detection with the weights of a file, batch norm folded.
 
     Raises:
-        WeightsError, Damaged: as read_whole_weights.
+        WeightsError, Damaged: as read_whole_weights; or a weight is NaN or infinite.
     """
     weights = read_whole_weights(cfg, path)
+    check_finite(weights.arrays, path)
     network = Network(cfg, seed=None)
     live = network.darknet_arrays()
     with torch.no_grad():
         for name, array in weights.arrays.items():
             live[name].copy_(torch.from_numpy(np.array(array)))
-    return fold_batch_norm(network.eval())
+    folded = fold_batch_norm(network.eval())
+    for index, layer in enumerate(folded.layers):
+        if not all(bool(tensor.isfinite().all()) for tensor in layer.parameters()):
+            found = f"layer {index}: its weights are not finite after batch norm"
+            needed = "rolling variances from 0 on"
+            raise WeightsError(path, found, needed, "the file is damaged: take an earlier one")
+    return folded
 
 
 def names_of_all(names: Iterable[str], cfg: Cfg) -> tuple[str, ...]:

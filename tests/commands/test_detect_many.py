@@ -139,14 +139,42 @@ def test_labels_that_are_there_are_somebodys_work() -> None:
     ended = run("img", "-save_labels")
 
     assert ended.error == (
-        "img/a.txt: is there; -save_labels would replace labels; move them away, or add -force"
+        "img/a.txt: is there and holds other labels; -save_labels would replace them; move them "
+        "away, or add -force"
     )
     assert ended.out == ""
     assert Path("img/a.txt").read_text() == "2 0.5 0.5 0.1 0.1\n"
     assert not Path("img/b.txt").exists()
     assert run("img", "-save_labels", "-force").status == 0
     assert len(Path("img/a.txt").read_text().splitlines()) == 2
+    Path("img/a.txt").write_text("2 0.5 0.5 0.1 0.1\n")
     assert "img/a.txt: is there" in run("-save_labels", stdin="img/a.png\n").error
+
+
+def test_labels_of_the_same_command_interrupted_before_are_no_hindrance() -> None:
+    assert run("img", "-save_labels").status == 0
+    kept = Path("img/a.txt").stat()
+    whole = Path("img/b.txt").read_bytes()
+    Path("img/b.txt").unlink()
+    ended = run("img", "-save_labels")
+
+    assert (ended.status, Path("img/b.txt").read_bytes()) == (0, whole)
+    assert Path("img/a.txt").stat().st_mtime_ns == kept.st_mtime_ns
+
+
+def test_labels_somebody_made_behind_such_are_told_and_stay_and_the_others_are_written() -> None:
+    assert run("img", "-save_labels").status == 0
+    Path("img/b.txt").write_text("2 0.5 0.5 0.1 0.1\n")
+    Path("img/c.png").write_bytes(Path("img/a.png").read_bytes())
+
+    ended = run("img", "-save_labels")
+
+    assert ended.status == 2
+    assert ended.error.startswith("img/b.txt: is there and holds other labels; ")
+    assert Path("img/b.txt").read_text() == "2 0.5 0.5 0.1 0.1\n"
+    assert Path("img/c.txt").exists()
+    Path("img/a.txt").write_text("")
+    assert "img/a.txt: is there (as are 2 more) and holds" in run("img", "-save_labels").error
 
 
 def test_a_picture_named_twice_has_its_labels_written_twice() -> None:

@@ -1,7 +1,9 @@
 """`relume detector map`, `recall` and `valid`: Darknet's lines and files, and what goes wrong."""
 
 import json
+import math
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +182,34 @@ def test_wrong_files_are_one_line(folder: Path) -> None:
     for command in ("map", "valid", "recall"):
         assert "key 'valid' is missing" in run(command).error
     assert "cannot be read" in relume("detector", "map", "none.data", "net.cfg", "w").error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("detector", "map", "obj.data", "net.cfg", "nan.weights"),
+        ("detector", "recall", "obj.data", "net.cfg", "nan.weights"),
+        ("detector", "valid", "obj.data", "net.cfg", "nan.weights"),
+        ("detector", "test", "obj.data", "net.cfg", "nan.weights", "1.png"),
+        ("export", "net.cfg", "nan.weights", "out.onnx"),
+        ("average", "net.cfg", "out.weights", "net.weights", "nan.weights"),
+        ("average", "net.cfg", "out.weights", "nan.weights", "net.weights"),
+    ],
+)
+def test_weights_of_a_training_that_diverged_are_no_bad_result_but_an_error(
+    folder: Path, words: tuple[str, ...]
+) -> None:
+    data = bytearray(Path("net.weights").read_bytes())
+    data[20:24] = struct.pack("<f", math.nan)
+    Path("nan.weights").write_bytes(data)
+    before = sorted(folder.iterdir())
+
+    ended = relume(*words)
+
+    assert ended.status == 2
+    assert ended.error.startswith("nan.weights: layer 0: 1 of 4 numbers in 0.biases are NaN")
+    assert ended.out == ""
+    assert sorted(folder.iterdir()) == before
 
 
 def test_coco_is_measured_and_without_the_library_the_way_to_it_is_told(

@@ -1,11 +1,14 @@
 """Weights from a file that may be a checkpoint or a plain Darknet file. Reading only."""
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from relume.checkpoint import container
 from relume.errors import WeightsError
 from relume.formats.sections import Cfg
-from relume.formats.weights import DarknetWeights, parse_weights
+from relume.formats.weights import DarknetWeights, Floats, parse_weights
 
 
 def read_weights_file(path: str | Path) -> bytes:
@@ -42,3 +45,20 @@ def read_whole_weights(cfg: Cfg, path: str) -> DarknetWeights:
             "give the CFG that these weights were trained with, or a whole file",
         )
     return weights
+
+
+def check_finite(arrays: Mapping[str, Floats], path: str) -> None:
+    """Raise WeightsError if an array of a file holds NaN or an infinity, and name its layer.
+
+    A network with one of them finds nothing in any picture, which looks like a bad one.
+    """
+    for name, array in arrays.items():
+        if np.isfinite(array.sum(dtype=np.float64)):
+            continue  # a sum of float32 does not overflow there
+        count, layer = int((~np.isfinite(array)).sum()), name.partition(".")[0]
+        raise WeightsError(
+            path,
+            f"layer {layer}: {count:,} of {array.size:,} numbers in {name} are NaN or infinite",
+            "finite weights",
+            "the training has diverged, or the file is damaged: take an earlier one",
+        )

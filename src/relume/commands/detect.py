@@ -5,7 +5,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from relume.commands.asked_pictures import (
 from relume.commands.fractions import fraction_of
 from relume.commands.prediction_files import Drawings, LabelFiles
 from relume.commands.starting_flags import compute_device
-from relume.data.image import Pixels
+from relume.data.image import Pixels, read_picture
 from relume.detection import Detection, detection_frame, detection_line
 from relume.detector import THRESH, Detector, load_network, names_of_all
-from relume.errors import InputError, UsageError
+from relume.errors import ImageError, InputError, UsageError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_data_file, read_names, resolve
 from relume.formats.sections import Cfg
@@ -72,9 +72,10 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     labels = LabelFiles(force) if "-save_labels" in flags else None
     if "-dont_draw" not in flags:
         drawings.check(asked)
-    if labels is not None:
-        labels.check(asked)
+    labelled = labels.there(asked) if labels is not None else []
     detector = detector_of(arguments, flags)
+    if labels is not None:
+        _check_labels(labels, labelled, detector, thresh)
     channels = detector.network.cfg.net.channels
     if words:
         pictures = read_ahead(asked, channels)
@@ -97,6 +98,22 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     if drawings.count:
         screen.warn(drawings.summary)
     return status
+
+
+def _check_labels(
+    labels: LabelFiles, labelled: Sequence[Asked], detector: Detector, thresh: float
+) -> None:
+    """See by the first of the pictures with labels, before the others, whether those may stay.
+
+    Raises:
+        UsageError: they are other labels than would be written.
+    """
+    channels = detector.network.cfg.net.channels
+    for item in labelled:
+        with suppress(ImageError):  # told when it is its turn
+            pixels = read_picture(item.path, channels, item.place).pixels
+            labels.check(item, detector.detect(pixels, thresh), len(labelled) - 1)
+            return
 
 
 def _look_at(

@@ -1,7 +1,7 @@
 """Where `detector test` draws and writes labels, and which files it does not replace.
 
 What is there is somebody's work: an input is never replaced, another picture only if relume has
-drawn it (its JPEGs say so), a label file only on demand.
+drawn it (its JPEGs say so), a label file only on demand, or if it holds the same.
 """
 
 import os
@@ -104,6 +104,9 @@ class Drawings:
 class LabelFiles:
     """The label files of one command, beside their pictures as Darknet writes them.
 
+    One that is there is somebody's work, unless it holds what would be written: then it is of the
+    same command, interrupted before.
+
     Args of the constructor:
         force: replace those that are there.
     """
@@ -112,36 +115,57 @@ class LabelFiles:
         self._force = force
         self._written: set[Path] = set()
 
-    def check(self, asked: Iterable[Asked]) -> None:
-        """Raise UsageError, before any work is done, if a label file would be replaced unasked.
+    def there(self, asked: Iterable[Asked]) -> list[Asked]:
+        """Return the pictures whose label files are there, and may be somebody's work.
 
         Raises:
-            DataFileError: a picture whose ending has no labels.
+            UsageError, DataFileError: a picture beside which no labels can be written.
         """
-        there = []
-        for item in asked:
-            if isinstance(item.path, RemoteFile):
-                place = item.place or item.name
-                raise UsageError(place, "is on an object store", "a local picture for -save_labels")
-            path = label_path(item.path)
-            if not self._force and path not in self._written and os.path.lexists(path):
-                there.append(path)
-        if there:
-            more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-            found = f"is there{more}; -save_labels would replace labels"
-            raise UsageError(there[0], found, "", "move them away, or add -force")
+        return [item for item in asked if self._is_there(_labels_of(item))]
+
+    def check(self, item: Asked, found: Sequence[Detection], more: int = 0) -> None:
+        """Raise UsageError if the labels of a picture would replace others.
+
+        Args:
+            item: the picture.
+            found: in it.
+            more: pictures whose labels are there as well, for the message.
+        """
+        path = _labels_of(item)
+        if not self._is_there(path) or _holds(path, format_labels(found)):
+            return
+        others = f" (as are {more} more)" if more else ""
+        what = f"is there{others} and holds other labels; -save_labels would replace them"
+        raise UsageError(path, what, "", "move them away, or add -force")
 
     def write(self, item: Asked, found: Sequence[Detection]) -> None:
         """Write the labels of a picture; an empty file if nothing was found.
 
         Raises:
             StorageError: it cannot be written.
-            UsageError, DataFileError: as check.
+            UsageError, DataFileError: as `check` and `there`.
         """
-        self.check([item])
-        path = label_path(item.path)
-        storage.write_durably(path, format_labels(found).encode())
-        self._written.add(path)
+        self.check(item, found)
+        path = _labels_of(item)
+        if not self._is_there(path):  # else it holds them already
+            storage.write_durably(path, format_labels(found).encode())
+            self._written.add(path)
+
+    def _is_there(self, path: Path) -> bool:
+        return not self._force and path not in self._written and os.path.lexists(path)
+
+
+def _labels_of(item: Asked) -> Path:
+    if isinstance(item.path, RemoteFile):
+        place = item.place or item.name
+        raise UsageError(place, "is on an object store", "a local picture for -save_labels")
+    return label_path(item.path)
+
+
+def _holds(path: Path, text: str) -> bool:
+    with suppress(OSError):
+        return path.is_file() and path.read_bytes() == text.encode()
+    return False
 
 
 def encoded(rgb: Pixels) -> bytes:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.weights_file import read_weights_file, read_whole_weights
+from relume.checkpoint.weights_file import check_finite, read_weights_file, read_whole_weights
 from relume.command_table import Values
 from relume.commands.new_file import new_file
 from relume.errors import Damaged
@@ -53,9 +53,12 @@ def average(arguments: list[str], flags: Values, screen: Screen) -> int:
     path = new_file(out, [cfg_path, *paths], flags)
     cfg = read_cfg(cfg_path, "detect")
     first = read_whole_weights(cfg, paths[0])
+    check_finite(first.arrays, paths[0])
     sums = {name: array.copy() for name, array in first.arrays.items()}
     for other in screen.each(paths[1:], len(paths) - 1, "files read"):
-        for name, array in read_whole_weights(cfg, other).arrays.items():
+        arrays = read_whole_weights(cfg, other).arrays
+        check_finite(arrays, other)
+        for name, array in arrays.items():
             sums[name] += array
     for total in sums.values():
         total *= np.float32(1 / len(paths))
