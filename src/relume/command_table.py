@@ -162,7 +162,7 @@ COMMANDS = (
             "-points": Flag(
                 int, "0: area under the curve (default); 11: as VOC 2007; 101: as COCO", "N"
             ),
-            "-coco": Flag(bool, "COCO's twelve figures instead (pip install 'relume[coco]')"),
+            "-coco": Flag(bool, "COCO's twelve figures instead (pip install faster-coco-eval)"),
             "-json": JSON,
             **EVALUATION_FLAGS,
         },

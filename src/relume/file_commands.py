@@ -32,7 +32,7 @@ FILE_COMMANDS = (
         more="The input is RGB, 0 to 1, [pictures, channels, height, width], stretched to that "
         "size (letter-boxed if CFG says letter_box=1). Boxes are centre x, centre y, width, "
         "height, relative to it; probabilities are objectness * class. Needs the package onnx: "
-        "pip install 'relume[export]'.",
+        "pip install onnx.",
     ),
     Command(
         "partial",

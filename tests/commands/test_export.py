@@ -186,4 +186,4 @@ def test_without_the_package_onnx_the_command_says_what_to_install() -> None:
 
     assert ended.status == 2
     assert ended.error.startswith("relume export: needs the package onnx (")
-    assert ended.error.endswith("; pip install 'relume[export]'")
+    assert ended.error.endswith("; pip install onnx")

@@ -224,7 +224,7 @@ def test_coco_is_measured_and_without_the_library_the_way_to_it_is_told(
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     ended = run("map", "-coco")
     assert (ended.status, ended.out) == (2, "")
-    assert ended.error.endswith("pip install 'relume[coco]'")
+    assert ended.error.endswith("pip install faster-coco-eval")
 
 
 def test_recall_says_a_line_after_every_picture(folder: Path) -> None:

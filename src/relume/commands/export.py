@@ -29,7 +29,7 @@ def export(arguments: list[str], flags: Values, screen: Screen) -> int:
         from relume.export.model import described, onnx_model
     except ImportError as error:
         found = f"needs the package onnx ({error})"
-        raise UsageError("relume export", found, "", "pip install 'relume[export]'") from error
+        raise UsageError("relume export", found, "", "pip install onnx") from error
 
     form = _form(flags)
     cfg = _sized(read_cfg(cfg_path, "detect"), flags)

@@ -40,7 +40,7 @@ def required_library() -> Any:
         return importlib.import_module("faster_coco_eval")
     except ImportError as error:
         found = f"faster-coco-eval cannot be imported ({error})"
-        raise UsageError("-coco", found, "", "pip install 'relume[coco]'") from error
+        raise UsageError("-coco", found, "", "pip install faster-coco-eval") from error
 
 
 def measure_coco(

@@ -181,7 +181,7 @@ def _of_store(url: str, function: Callable[[Any, str], Any]) -> Any:
     try:
         system, path = importlib.import_module("fsspec.core").url_to_fs(url)
     except (ImportError, ValueError) as error:
-        remedy = "pip install 'relume[remote]', and s3fs, gcsfs or what the URL needs"
+        remedy = "pip install fsspec, and s3fs, gcsfs or what the URL needs"
         raise DataFileError(url, f"cannot be reached ({error})", "", remedy) from error
     return _as_os_error(lambda: function(system, path))
 
