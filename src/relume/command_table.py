@@ -83,6 +83,12 @@ COMMANDS = (
                 "processor); the same bits as with one",
                 "0,1,2",
             ),
+            "-peer_timeout": Flag(
+                int,
+                "of several machines: one that gives no sign of life for S seconds counts as lost "
+                "(60)",
+                "S",
+            ),
             "-nogpu": NOGPU,
         },
         more="Keys of DATA for saving: savelast = auto, or N iterations; "

@@ -44,6 +44,8 @@ class RelumeError(Exception):
         parts = "; ".join(part for part in (found, needed, remedy) if part)
         self.is_told = False
         """Whether another process says it, so that this one need not."""
+        self.is_passed_on = False
+        """Whether it has come from another process."""
         super().__init__(f"{self.place}: {parts}")
 
 

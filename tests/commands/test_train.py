@@ -15,8 +15,8 @@ import torch
 from relume.checkpoint import container, storage
 from relume.checkpoint.state import History, TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
+from relume.commands import run_folder, watcher
 from relume.commands import train as train_command
-from relume.commands import watcher
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
 from relume.kernels import VARIABLES, machine_level
@@ -431,7 +431,7 @@ def test_what_was_read_of_a_checkpoint_is_gone_from_memory_when_training_begins(
         return training(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(train_command, "starting_state", noted)
-    monkeypatch.setattr(train_command, "train_loop", looked_at)
+    monkeypatch.setattr(run_folder, "train", looked_at)
 
     assert train().status == 0
     assert len(read) == 1

@@ -156,18 +156,6 @@ def test_every_process_measures_and_the_best_is_that_of_one(straight: Path, tmp_
 # A start
 
 
-def test_a_process_whose_folder_lacks_the_state_is_sent_it(straight: Path, tmp_path: Path) -> None:
-    folder = copied_run(straight, tmp_path / "run")
-    train_until(folder, 2, subdivision=3, savelast=2)
-    empty = copied_run(straight, tmp_path / "empty")
-
-    workers = Workers([folder, empty], 2)
-
-    assert workers.ended() == [0, 0], workers.said
-    assert promised_files(folder) == promised_files(straight)
-    assert not (empty / "backup").exists()
-
-
 def test_a_run_from_another_machine_is_compared_by_all_together(
     straight: Path, tmp_path: Path
 ) -> None:

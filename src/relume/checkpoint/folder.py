@@ -6,6 +6,7 @@ Not covered: which of them are written when; that is `keeper.py`.
 import errno
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +82,25 @@ def temporaries(folder: Path, name: str) -> list[Path]:
         path
         for path in listed(folder)
         if path.suffix == storage.TEMPORARY
-        and (path.stem in others or _pattern(name).fullmatch(path.stem))
+        and (
+            path.stem in others
+            or path.name.startswith(f"{name}.lock.")
+            or _pattern(name).fullmatch(path.stem)
+        )
     ]
+
+
+def token(folder: Path, name: str, of: str) -> Path:
+    """Return the path of a file that only shows who reaches a folder."""
+    return folder / f"{name}.lock.{of}{storage.TEMPORARY}"
+
+
+def set_aside(paths: list[Path], folder: Path, name: str, say: Callable[[str], None]) -> Path:
+    """Move files of a run out of the way, into a folder of their own, and say so."""
+    target = storage.move_aside(paths, folder / f"{name}.aside")
+    if paths:
+        say(f"moved to {target}: {', '.join(path.name for path in paths)}")
+    return target
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -219,6 +237,16 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
     """
     claim = _claim(path)
     return claim and claim[:2]
+
+
+def claims_to_be_newer(path: Path, reached: tuple[int, int]) -> bool:
+    """Tell whether a weights file may be newer than a state of its run."""
+    try:
+        claimed = claimed_position(path)
+    except (RelumeError, OSError):
+        return True
+    # Plain files (_final) do not tell their course; the run makes its own.
+    return claimed is None or claimed > reached
 
 
 def _claim(path: Path) -> tuple[int, int, int] | None:

@@ -4,11 +4,12 @@ import torch
 
 from relume.command_table import Values
 from relume.data.loaders import available_processors
-from relume.distributed.group import place_on_machine
+from relume.distributed.group import CUT_AFTER_S, place_on_machine
 from relume.errors import UsageError
 from relume.train.rerun import Wishes
 from relume.train.start import StartFlags
 
+LONGEST_CUT_S = 1800
 MOST_THREADS_PER_PROCESSOR = 16
 """To re-create a run of a larger machine; beyond that a number is a slip of the finger."""
 
@@ -38,6 +39,18 @@ def threads_of(flags: Values) -> int | None:
     if not 1 <= threads <= most:
         raise UsageError("-threads", str(threads), f"1 to {most} on this machine")
     return threads
+
+
+def peer_timeout_s(flags: Values) -> int:
+    """Return -peer_timeout, the seconds after which a machine counts as lost.
+
+    Raises:
+        UsageError: a number that cannot be used.
+    """
+    seconds = int(flags.get("-peer_timeout", CUT_AFTER_S))
+    if not 6 <= seconds <= LONGEST_CUT_S:
+        raise UsageError("-peer_timeout", str(seconds), f"6 to {LONGEST_CUT_S} seconds")
+    return seconds
 
 
 def usual_threads() -> int:

@@ -1,24 +1,23 @@
 """`relume detector train`: reads everything, finds the state to go on from, trains."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
 
 from relume.checking.before_training import told_of_known_pictures, warnings_before_training
-from relume.checkpoint import storage
 from relume.checkpoint.evaluations import best_of, comparable, without_a_better_one
-from relume.checkpoint.folder import remove_temporaries
-from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.command_table import Values
 from relume.commands.follow import follow
 from relume.commands.launch import launch
 from relume.commands.look_through import look_through
+from relume.commands.run_folder import held_folder, keeper_of, written
 from relume.commands.starting_flags import (
     compute_device,
+    peer_timeout_s,
     start_flags_of,
     threads_of,
     usual_threads,
@@ -26,25 +25,20 @@ from relume.commands.starting_flags import (
 )
 from relume.commands.stopping import max_time_s, stop_by_signal
 from relume.commands.training_flags import flags_of
-from relume.commands.watcher import Watcher, write_chart
+from relume.commands.watcher import Watcher
 from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
-from relume.distributed.group import (
-    Group,
-    is_launched,
-    joined,
-)
-from relume.errors import TEMPORARY_FAILURE, RelumeError, StorageError
+from relume.distributed.group import Group, is_launched, joined
+from relume.errors import TEMPORARY_FAILURE
 from relume.kernels import PORTABLE
 from relume.schedule import next_evaluation
 from relume.screen import Screen
-from relume.spec import Evaluations, Operation, Recipe, RunSpec, read_spec
+from relume.spec import Evaluations, Recipe, RunSpec, read_spec
 from relume.train import environment
 from relume.train.evaluation import evaluation_due, has_lost_patience, is_finished
-from relume.train.journal import Journal
+from relume.train.folders import bring_together, met_folders, one_beginning
 from relume.train.loop import Live, Stop, begin
-from relume.train.loop import train as train_loop
-from relume.train.one_start import check_alike, check_size, shared_state
+from relume.train.one_start import check_alike, check_size
 from relume.train.rerun import in_this_environment
 from relume.train.start import starting_state
 
@@ -61,8 +55,8 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
     if "-gpus" in flags:
         return launch(arguments, flags, screen)
     device = compute_device(flags)
-    with joined(device) as group:
-        do = _lead if group.writes else follow
+    with joined(device, peer_timeout_s(flags)) as group:
+        do = _lead if group.leads else follow
         status = do(arguments, flags, screen, group, device)
     return 0 if status == TEMPORARY_FAILURE and is_launched() else status
 
@@ -76,50 +70,42 @@ def _lead(
     spec = read_spec(data, cfg, flags_of(flags), screen.warn)
     check_size(group, spec)
     group.gather(b"")  # what had to be indexed has been; the others need not do it again
-    folder, name = spec.operation.backup, spec.operation.name
-    storage.make_folder(folder)
-    with storage.locked(folder, name) as held, _log(folder / f"{name}.log") as note:
-        remove_temporaries(folder, name)
-
-        def say(text: str) -> None:
-            screen.warn(text)
-            note(text)
-
-        for lack in storage.missing_guarantees(folder, name, held):
-            say(f"{folder}: the file system {lack}")
-        with stop_by_signal(screen) as stop:
-            if max_time is not None:
-                stop.ends_at_s = screen.began_s + max_time
-            processors = available_processors()
-            if not look_through(spec, data, processors, screen, stop.is_due, say):
-                say("stopped before all labels were looked through; the same command goes on")
-                return TEMPORARY_FAILURE
-            for text in told_of_known_pictures(spec):
+    folders = met_folders(group, spec)
+    with held_folder(spec.operation, screen.warn) as (say, note), stop_by_signal(screen) as stop:
+        stop.check = group.check_launcher
+        if max_time is not None:
+            stop.ends_at_s = screen.began_s + max_time
+        processors = available_processors()
+        if not look_through(spec, data, processors, screen, stop.is_due, say):
+            say("stopped before all labels were looked through; the same command goes on")
+            return TEMPORARY_FAILURE
+        for text in told_of_known_pictures(spec):
+            say(text)
+        declared = environment.declare(threads or usual_threads(), device)
+        start_flags = start_flags_of(arguments, flags)
+        patience = Patience(PAUSES_S, stop.is_due, say)
+        bring_together(group, folders, spec, start_flags.allow_change, patience, say)
+        start = starting_state(spec, start_flags, declared, say, patience)
+        one_beginning(group, folders, spec, start, say)
+        threads = threads or int(start.environment["threads"])
+        environment.set_up(threads)
+        here = environment.declare(threads, device)
+        check_alike(group, spec, here)
+        wishes = wishes_of(flags)
+        known = in_this_environment(spec, start, here, wishes, stop, device, say, group)
+        if known is None:
+            say("stopped before anything was trained; the same command goes on")
+            return TEMPORARY_FAILURE
+        if known.reached == (0, 0):
+            for text in warnings_before_training(spec):
                 say(text)
-            declared = environment.declare(threads or usual_threads(), device)
-            start_flags = start_flags_of(arguments, flags)
-            patience = Patience(PAUSES_S, stop.is_due, say)
-            start = starting_state(spec, start_flags, declared, say, patience)
-            shared_state(group, start)
-            threads = threads or int(start.environment["threads"])
-            environment.set_up(threads)
-            here = environment.declare(threads, device)
-            check_alike(group, spec, here)
-            wishes = wishes_of(flags)
-            known = in_this_environment(spec, start, here, wishes, stop, device, say, group)
-            if known is None:
-                say("stopped before anything was trained; the same command goes on")
-                return TEMPORARY_FAILURE
-            if known.reached == (0, 0):
-                for text in warnings_before_training(spec):
-                    say(text)
-            many = f"{group.size} processes with " * (group.size > 1)
-            hands = f"{many}{threads} thread{'s' * (threads > 1)}"
-            say(f"seed {spec.recipe.seed}, {hands}, backup {folder}")
-            live = begin(spec, known, device, group)
-            del start, known  # what was read of a file; as large as all that is trained
-            with _tensor_digests(flags, live, say) as digests:
-                return _run(spec, live, stop, screen, note, say, digests)
+        many = f"{group.size} processes with " * (group.size > 1)
+        hands = f"{many}{threads} thread{'s' * (threads > 1)}"
+        say(f"seed {spec.recipe.seed}, {hands}, backup {spec.operation.backup}")
+        live = begin(spec, known, device, group)
+        del start, known  # what was read of a file; as large as all that is trained
+        with _tensor_digests(flags, live, say) as digests:
+            return _run(spec, live, stop, screen, note, say, digests)
 
 
 def _run(
@@ -140,20 +126,10 @@ def _run(
     progress = screen.training(began.iteration, spec.recipe.cfg.net.max_batches)
     if done := comparable(began):
         progress.evaluation(done[-1].map, max(one.map for one in done))
-    keeper = _keeper(spec.operation, say)
+    keeper = keeper_of(spec.operation, say)
     watcher = Watcher(spec, stop, keeper, progress, screen.line, note, say, digests)
-    with (
-        closing(keeper),
-        closing(Journal(folder / f"{name}.journal.jsonl", began.history, say)) as journal,
-    ):
-        end = train_loop(spec, live, keeper, journal, stop, watcher.watch)
+    end = written(spec, live, stop, keeper, watcher.watch, say)
     finished = is_finished(spec.recipe, end)
-    try:
-        write_chart(spec, end)
-    except StorageError as error:
-        if finished:
-            raise
-        say(f"saved, but without the chart: {error}")
     progress.close()
     if not finished:
         say(_farewell(spec, end, end.progress.seen == began_seen, stop.requested))
@@ -214,44 +190,6 @@ def _farewell(spec: RunSpec, end: TrainState, idle: bool, asked: bool) -> str:
         goes_on += ", so -portable is needed again"
     place = end.place + ", before its evaluation" * evaluation_due(spec.recipe, end)
     return f"{over}stopped at {place}; the same command {goes_on}"
-
-
-def _keeper(operation: Operation, say: Note) -> Keeper:
-    return Keeper(
-        operation.backup,
-        operation.name,
-        operation.savelast,
-        operation.saveweights,
-        say,
-        operation.keepstate,
-        operation.savebudget_gb,
-    )
-
-
-@contextmanager
-def _log(path: Path) -> Iterator[Note]:
-    """Give a function that adds a line to NAME.log; nothing depends on that file.
-
-    A disk that refuses its lines therefore ends no run.
-    """
-    file: storage.AppendFile | None = None
-    with suppress(StorageError):
-        file = storage.AppendFile(path)
-
-    def note(text: str) -> None:
-        with suppress(StorageError):
-            if file is not None:
-                file.append(text)
-
-    try:
-        yield note
-    except RelumeError as error:
-        note(f"error: {error}")
-        raise
-    finally:
-        with suppress(StorageError):
-            if file is not None:
-                file.close()
 
 
 @contextmanager

@@ -21,6 +21,24 @@ Note = Callable[[str], None]
 """Takes one line of text."""
 
 
+class Charts:
+    """Draws the chart of one training now and then."""
+
+    def __init__(self, spec: RunSpec, say: Note) -> None:
+        self._spec = spec
+        self._say = say
+        self._rhythm = Rhythm()
+
+    def watch(self, state: TrainState, report: Report | Evaluation) -> None:
+        """Draw the chart if it is due; if the disk refuses, say so and go on."""
+        if isinstance(report, Evaluation) or self._rhythm.is_due(state.iteration):
+            try:
+                with self._rhythm.measured():
+                    write_chart(self._spec, state)
+            except StorageError as error:
+                self._say(f"training goes on: {error}")
+
+
 class Watcher:
     """Shows one training.
 
@@ -54,7 +72,7 @@ class Watcher:
         self._note = note
         self._say = say
         self._digests = digests
-        self._rhythm = Rhythm()
+        self._charts = Charts(spec, say)
 
     def watch(self, state: TrainState, report: Report | Evaluation) -> None:
         """Show an iteration or an evaluation, and draw the chart if it is due."""
@@ -65,13 +83,11 @@ class Watcher:
                 self._show_iteration(state, report)
             else:
                 self._show_evaluation(state, report)
-            if isinstance(report, Evaluation) or self._rhythm.is_due(state.iteration):
-                with self._rhythm.measured():
-                    write_chart(self._spec, state)
         except BrokenPipeError:
             self._stop.requested = True  # who read the lines has gone, as `head` does
         except StorageError as error:
             self._say(f"training goes on: {error}")
+        self._charts.watch(state, report)
 
     def _show_iteration(self, state: TrainState, report: Report) -> None:
         line = self._progress.iteration(

@@ -11,7 +11,7 @@ been run. Whoever leaves while the others want something tells them why: see `le
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 
 import numpy as np
@@ -20,13 +20,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from relume import errors
+from relume.distributed.connections import notice_cuts
 from relume.distributed.meeting import meet
 from relume.errors import PeerLost, RelumeError
 
 TIMEOUT = timedelta(minutes=30)
 """After which a process that does not answer counts as lost; one that dies is noticed at once."""
-WRITER = 0
-"""The process that reads and writes the files of the run."""
+CUT_AFTER_S = 60
+"""Seconds without a sign of life after which a machine counts as lost, if nothing else is said."""
+LEADER = 0
+"""The process that decides from where the run goes on, and speaks."""
 STAYS, LEAVES = b"+", b"-"
 
 
@@ -37,19 +40,39 @@ class LeftQuietly(Exception):
 class Group:
     """A group as one of its processes sees it."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, machine: str = "") -> None:
         self.rank = rank
         """Number of this process, 0 to size - 1. It may change with every start."""
         self.size = size
+        self.machine = machine
+        """Name of the one this process runs on, if there are several."""
+        self._parent = os.getppid() if is_launched() else None
         self._is_over = False
         """Whether another process has left; nothing can be passed around any more."""
         self._is_lost = False
         """Whether one has without a word."""
 
     @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
-        return self.rank == WRITER
+    def leads(self) -> bool:
+        """Whether this process decides from where the run goes on, and speaks."""
+        return self.rank == LEADER
+
+    def check_launcher(self) -> None:
+        """See to it that torchrun still lives, if it has started this process.
+
+        Nobody would start the group again with one that goes on without, nor could a run in the
+        same folder begin.
+
+        Raises:
+            PeerLost: it has ended.
+        """
+        if self._parent is not None and os.getppid() != self._parent:
+            raise PeerLost(
+                f"process {self.rank} of {self.size}",
+                "torchrun, which has started it, has ended",
+                "",
+                "the same command goes on from the newest checkpoint",
+            )
 
     def gather(self, message: bytes) -> list[bytes]:
         """Return what every process says, in their order.
@@ -74,29 +97,39 @@ class Group:
         Args:
             error: why; those who hear of it raise the same.
         Returns:
-            Whether they hear of it, or know.
+            Whether the leader tells of the error.
+        Raises:
+            RelumeError: what another has left with, if this process leaves without.
         """
         if self.size == 1 or self._is_over:
             return not self._is_lost
-        with suppress(PeerLost):
-            self._gathered(LEAVES + (format_error(error).encode() if error else b""))
-        return not self._is_lost
+        mine = format_error(error, self.machine).encode() if error else b""
+        try:
+            said = self._gathered(LEAVES + mine)
+        except PeerLost:
+            return False
+        errors_of_others = [text[1:] for text in said if text[:1] == LEAVES and text[1:]]
+        if error is None and errors_of_others:
+            raise parse_error(errors_of_others[0])
+        of_leader = said[LEADER]
+        if error is None or of_leader[:1] == STAYS or of_leader == LEAVES:
+            return True
+        return _what_and_where(of_leader[1:]) == _what_and_where(mine)
 
-    def broadcast(self, data: bytes = b"") -> bytes:
-        """Return what the writer gives.
+    def broadcast(self, data: bytes = b"", source: int = LEADER) -> bytes:
+        """Return what one process, usually the leader, gives.
 
         Raises:
             RelumeError, LeftQuietly, PeerLost: as gather.
         """
-        length = int(self.gather(str(len(data)).encode())[WRITER])
+        length = int(self.gather(str(len(data)).encode())[source])
+        gives = self.rank == source
         if self.size == 1 or length == 0:
-            return data if self.writes else b""
-        buffer = np.zeros(length, np.uint8)
-        if self.writes:
-            buffer[:] = np.frombuffer(data, np.uint8)
+            return data if gives else b""
+        buffer = np.frombuffer(data, np.uint8).copy() if gives else np.zeros(length, np.uint8)
         with _peers(self):
-            dist.broadcast(torch.from_numpy(buffer), WRITER)
-        return buffer.tobytes()
+            dist.broadcast(torch.from_numpy(buffer), source)
+        return data if gives else buffer.tobytes()
 
     def swap(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """Give every process its part of this one's rows; return what all have for this one.
@@ -137,13 +170,13 @@ class Group:
         return [row[:size].tobytes() for row, size in zip(collected, sizes, strict=True)]
 
 
-ALONE = Group()
-"""A process that trains by itself."""
-
-
 def is_launched() -> bool:
     """Tell whether torchrun has started this process."""
     return dist.is_torchelastic_launched()
+
+
+ALONE = Group()
+"""A process that trains by itself."""
 
 
 def place_on_machine() -> tuple[int, int]:
@@ -154,29 +187,39 @@ def place_on_machine() -> tuple[int, int]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def joined(device: torch.device, cut_after_s: int = CUT_AFTER_S) -> Iterator[Group]:
     """Give the group that torchrun has made, if it has, and leave it at the end.
 
+    Args:
+        device: what each process computes on.
+        cut_after_s: seconds after which a machine counts as lost that gives no sign of life.
     Raises:
         PeerLost: the others cannot be reached.
     """
     if not is_launched() or os.environ["WORLD_SIZE"] == "1":
-        yield ALONE
+        yield Group()
         return
-    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    has_several_machines = os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]
+    machine = os.uname().nodename if has_several_machines else ""
+    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), machine)
     with _peers(group):
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        store = meet(group.rank, group.size)
+        store = meet(group.rank, group.size, cut_after_s)
         dist.init_process_group(
             backend, timeout=TIMEOUT, store=store, rank=group.rank, world_size=group.size
         )
+        notice_cuts(cut_after_s)
     try:
         yield group
     except RelumeError as error:
-        error.is_told = group.leave(error) and not group.writes
+        error.is_told = group.leave(error) and not group.leads
         raise
     else:
-        group.leave()
+        try:
+            group.leave()
+        except RelumeError as error:
+            error.is_told = not group.leads
+            raise
     finally:
         dist.destroy_process_group()
 
@@ -198,14 +241,27 @@ def _peers(group: Group) -> Iterator[None]:
         ) from error
 
 
-def format_error(error: RelumeError) -> str:
-    """Return an error as text that another process can raise it from."""
-    parts = (type(error).__name__, error.place, error.found, error.needed, error.remedy)
+def format_error(error: RelumeError, machine: str = "") -> str:
+    """Return an error as text that another process can raise it from.
+
+    Args:
+        error: of this process, or one that it has heard of.
+        machine: this one's name, if there are several.
+    """
+    known = "" if error.is_passed_on else machine
+    parts = (type(error).__name__, known, error.place, error.found, error.needed, error.remedy)
     return json.dumps(parts)
 
 
 def parse_error(text: str | bytes) -> RelumeError:
-    """Return the error of a process, whichever it is."""
-    kind, *parts = json.loads(text)
-    error: RelumeError = getattr(errors, kind)(*parts)
+    """Return the error of a process, whichever it is; its place begins with the machine."""
+    kind, machine, place, *parts = json.loads(text)
+    place = f"{machine}: {place}" if machine else place
+    error: RelumeError = getattr(errors, kind)(place, *parts)
+    error.is_passed_on = True
     return error
+
+
+def _what_and_where(text: bytes) -> tuple[str, str]:
+    kind, _, place, *_ = json.loads(text)
+    return kind, place

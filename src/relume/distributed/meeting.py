@@ -14,6 +14,7 @@ from datetime import timedelta
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from relume.distributed.connections import notice_cuts
 from relume.errors import PeerLost
 
 LONGEST = timedelta(minutes=5)
@@ -22,14 +23,19 @@ POLL_S = 0.05
 CURRENT = "relume/start"
 
 
-def meet(rank: int, size: int) -> Store:
+def meet(rank: int, size: int, cut_after_s: int) -> Store:
     """Return a store that the processes of this start have for themselves.
 
+    Args:
+        rank: of this process.
+        size: of the group.
+        cut_after_s: as in connections.py.
     Raises:
         PeerLost: one did not come.
         RuntimeError: torchrun's store cannot be reached.
     """
     store, _, _ = next(rendezvous("env://", rank, size, timeout=LONGEST))
+    notice_cuts(cut_after_s)
     name = _welcome_all(store, size) if rank == 0 else _found(store, rank, size)
     return PrefixStore(name, store)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from relume.checkpoint import container, course, storage
 from relume.checkpoint.evaluations import best_of, comparable, is_best
-from relume.checkpoint.folder import run_files
+from relume.checkpoint.folder import run_files, set_aside
 from relume.checkpoint.state import Measured, TrainState
 from relume.errors import RelumeError
 
@@ -45,7 +45,7 @@ def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say
         what = f"the best mAP, {100 * best.map:.2f} % after iteration {best.iteration}"
         if other := _holding(best, state, folder, name):
             say(f"{path}: {trouble}; made again from {other}: {what}")
-            _set_aside(path, folder, name, say)
+            _keep_aside(path, folder, name, say)
             storage.write_durably(path, other.read_bytes())
             return
         say(
@@ -53,7 +53,7 @@ def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say
             "back, or `relume rewind` to a checkpoint before that iteration, which leads to it "
             "again"
         )
-    _set_aside(path, folder, name, say)
+    _keep_aside(path, folder, name, say)
 
 
 def _holding(best: Measured, state: TrainState, folder: Path, name: str) -> Path | None:
@@ -65,10 +65,9 @@ def _holding(best: Measured, state: TrainState, folder: Path, name: str) -> Path
     return None
 
 
-def _set_aside(path: Path, folder: Path, name: str, say: Say) -> None:
+def _keep_aside(path: Path, folder: Path, name: str, say: Say) -> None:
     if path.exists():
-        target = storage.move_aside([path], folder / f"{name}.aside")
-        say(f"moved to {target}: {path.name}")
+        set_aside([path], folder, name, say)
 
 
 def _read(path: Path) -> TrainState | str:

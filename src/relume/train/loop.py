@@ -55,9 +55,12 @@ class Stop:
     ends_at_s: float = math.inf
     """Time of `clock` from which the run is to end by itself."""
     clock: Callable[[], float] = time.monotonic
+    check: Callable[[], None] = lambda: None
+    """Raises what keeps this process from going on at all."""
 
     def is_due(self) -> bool:
         """Tell whether the run is to end now."""
+        self.check()
         return self.requested or self.clock() >= self.ends_at_s
 
     def wish(self, has_stopped: bool) -> Wish:

@@ -34,7 +34,7 @@ def check_size(group: Group, spec: RunSpec) -> None:
 
 
 def shared_state(group: Group, state: TrainState | None) -> TrainState | None:
-    """Return the writer's state in every process; the others give None, and so may the writer.
+    """Return the leader's state in every process; the others give None, and so may the leader.
 
     Raises:
         Damaged: it has not come as it was sent.
@@ -42,7 +42,7 @@ def shared_state(group: Group, state: TrainState | None) -> TrainState | None:
     if group.size == 1:
         return state
     data = group.broadcast(container.pack(state) if state is not None else b"")
-    if group.writes or not data:
+    if group.leads or not data:
         return state
     return container.unpack(data, f"the state that process 0 sent to process {group.rank}")
 

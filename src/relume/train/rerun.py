@@ -162,8 +162,8 @@ def compared(
 
 
 def _shared_older(group: Group, spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:
-    """Return in every process what the writer finds in its folder."""
-    found = _older(spec, start) if group.writes else None
+    """Return in every process what the leader finds in its folder."""
+    found = _older(spec, start) if group.leads else None
     state = shared_state(group, found.state if found else None)
     return found or (None if state is None else FoundCheckpoint(Path("process 0"), state))
 

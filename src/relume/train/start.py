@@ -22,10 +22,11 @@ from relume.checkpoint.course import Meaning, RecipeDifference
 from relume.checkpoint.folder import (
     FoundCheckpoint,
     Rejected,
-    claimed_position,
+    claims_to_be_newer,
     newest_good,
     other_run,
     run_files,
+    set_aside,
 )
 from relume.checkpoint.state import PARTIAL, History, Progress, RecipeRecord, TrainState
 from relume.data.patience import Patience
@@ -34,7 +35,6 @@ from relume.errors import (
     Damaged,
     ImageError,
     OtherRecipe,
-    RelumeError,
 )
 from relume.formats.data_files import read_labels
 from relume.lists.label_files import LabelFiles, shared_digest, shared_digests
@@ -357,7 +357,7 @@ def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, s
     """Move the files of the old course aside that are newer than the change."""
     operation = spec.operation
     files = run_files(operation.backup, operation.name)
-    newer = [path for path in files if _claims_to_be_newer(path, state)]
+    newer = [path for path in files if claims_to_be_newer(path, state.reached)]
     if not newer:
         return
     begun = [path for path in newer if path.resolve() == start.path.resolve()]
@@ -373,18 +373,5 @@ def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, s
         say(f"moved to {target}: {path.name}")
 
 
-def _claims_to_be_newer(path: Path, state: TrainState) -> bool:
-    try:
-        claimed = claimed_position(path)
-    except (RelumeError, OSError):
-        return True
-    # Plain files (_final) do not tell their course; the run makes its own.
-    return claimed is None or claimed > state.reached
-
-
 def _aside(spec: RunSpec, paths: list[Path], say: Say) -> Path:
-    operation = spec.operation
-    target = storage.move_aside(paths, operation.backup / f"{operation.name}.aside")
-    if paths:
-        say(f"moved to {target}: {', '.join(path.name for path in paths)}")
-    return target
+    return set_aside(paths, spec.operation.backup, spec.operation.name, say)

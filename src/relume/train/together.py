@@ -129,7 +129,7 @@ def _gathered(group: Group, network: Network, told: Told) -> list[Told]:
         {
             "requested": told.wish.requested,
             "due": told.wish.due,
-            "trouble": told.trouble and format_error(told.trouble),
+            "trouble": told.trouble and format_error(told.trouble, group.machine),
             "rows": [list(one.rows) for one in mine],
             "digests": [list(one.digests) for one in mine],
             "skipped": [list(one.skipped.items()) for one in mine],
