@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import struct
 import sys
@@ -210,6 +211,51 @@ def test_weights_of_a_training_that_diverged_are_no_bad_result_but_an_error(
     assert ended.error.startswith("nan.weights: layer 0: 1 of 4 numbers in 0.biases are NaN")
     assert ended.out == ""
     assert sorted(folder.iterdir()) == before
+
+
+WRITING = (
+    ("detector", "valid", "obj.data", "net.cfg", "net.weights", "-out", "x"),
+    ("detector", "test", "obj.data", "net.cfg", "net.weights", "1.png", "-out", "results/xcat.txt"),
+    ("detector", "test", "obj.data", "net.cfg", "net.weights", "1.png", "-dont_draw", "-out", "R"),
+    ("detector", "demo", "obj.data", "net.cfg", "net.weights", "1.png", "-json_file_output", "R"),
+    ("export", "net.cfg", "net.weights", "R", "-force"),
+    ("strip", "net.weights", "R", "-force"),
+    ("average", "net.cfg", "R", "net.weights", "-force"),
+)
+"""Commands that write results/xcat.txt (R)."""
+
+
+@pytest.mark.parametrize("words", WRITING, ids=" ".join)
+def test_what_is_no_file_is_not_replaced_by_one_and_no_work_is_done_before(
+    folder: Path, words: tuple[str, ...]
+) -> None:
+    """/dev/null, for whoever may, would be a file from then on."""
+    target = folder / "results" / "xcat.txt"
+    target.parent.mkdir()
+    os.mkfifo(target)
+
+    ended = relume(*(word if word != "R" else "results/xcat.txt" for word in words))
+
+    assert ended.status == 2
+    assert "results/xcat.txt: is no regular file; a file to write; " in ended.error
+    assert ended.out == ""
+    assert target.is_fifo()
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("words", WRITING, ids=" ".join)
+def test_a_folder_that_cannot_be_written_is_told_before_there_is_any_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (folder / "results").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "results")
+
+    ended = relume(*(word if word != "R" else "results/xcat.txt" for word in words))
+
+    assert ended.status == 2
+    assert "results: cannot be written (Permission denied)" in ended.error
+    assert ended.out == ""
+    assert list((folder / "results").iterdir()) == []
 
 
 def test_coco_is_measured_and_without_the_library_the_way_to_it_is_told(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from relume import schedule
 from relume.checkpoint import container, storage
 from relume.checkpoint.state import History, TrainState
 from relume.checkpoint.tensor_digests import digests_of, read_digest_file
@@ -20,6 +21,7 @@ from relume.commands import train as train_command
 from relume.commands.stopping import max_time_s
 from relume.errors import StorageError
 from relume.kernels import VARIABLES, machine_level
+from relume.spec import Flags
 from relume.train import chart, loop
 from relume.train.start import starting_state
 from tests.command_line import Ended, relume
@@ -334,6 +336,20 @@ def test_a_time_limit_counts_from_the_beginning_of_the_command(run: Path) -> Non
     )
     assert not list(Path("backup").glob("*.weights"))
     assert train("-max_time", "1000:00:00").status == 0
+
+
+def test_a_time_limit_within_an_evaluation_or_behind_it_is_told_as_such(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "LEAST_INTERVAL", 3)
+    train_until(run, 4, flags=Flags(map=True), said=[])
+
+    ended = train("-map", "-max_time", "0.000001")
+
+    assert ended.err.splitlines()[-1] == (
+        "relume: the time of -max_time is over before an evaluation was done; stopped at "
+        "iteration 4, before its evaluation; the same command goes on from there"
+    )
 
 
 @pytest.mark.skipif(machine_level() == "", reason="needs a processor of x86-64-v3")

@@ -89,6 +89,23 @@ def as_storage_error(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise StorageError if `path` is a device or pipe: /dev/null would be a file from then on.
+
+    A folder is refused by the system itself.
+    """
+    with as_storage_error(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StorageError(path, "is no regular file", "a file to write", "give another name")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise StorageError, before any work is done, if nothing can be written into a folder."""
+    with as_storage_error(folder):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 _REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some of the quota, then give the same command again",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from relume.checkpoint.chunks import BLOCK_BYTES, chunks_of
-from relume.checkpoint.disk import Buffer, Disk, as_storage_error
+from relume.checkpoint.disk import Buffer, Disk, as_storage_error, check_replaceable
 from relume.checkpoint.hands import Hands, started
 from relume.errors import Locked, StorageError
 
@@ -59,6 +59,7 @@ def write_stream_durably(
     hands: Hands | None = None,
 ) -> int:
     """Do the same with parts that, given hands, are made while those before are being written."""
+    check_replaceable(path)
     temporary = path.with_name(path.name + TEMPORARY)
     kept = None
     with as_storage_error(path):
@@ -89,6 +90,7 @@ def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
         StorageError: the disk is full, the folder cannot be written, or the device failed.
     """
     mine = f".{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
+    check_replaceable(path)
     temporary = path.with_name(path.name + mine)
     with as_storage_error(path):
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import storage
+from relume.checkpoint.disk import check_replaceable
 from relume.command_table import Values
 from relume.commands.detect import (
     NOT_ALL,
@@ -103,7 +104,7 @@ def _time_limit_s(flags: Values) -> float:
 def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
     """Return where everything goes, looked at before there is any work."""
     video, prefix = path_of(flags, "-out_filename"), None
-    if path_of(flags, "-prefix") is not None:
+    if "-prefix" in flags:
         prefix = str(flags["-prefix"])
         path_of({"-prefix": f"{prefix}_"}, "-prefix")  # `folder/` too is the beginning of a name
     outputs = Outputs(video, prefix, json_path_of(flags, "-json_file_output"))
@@ -116,6 +117,7 @@ def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
         )
     if outputs.video is not None:
         check_ending(outputs.video, "-out_filename")
+        check_replaceable(outputs.video)
     for path in (outputs.video, outputs.json):
         check_no_input(path, arguments)
     _check_new(outputs, "-force" in flags)

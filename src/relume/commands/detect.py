@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relume.checkpoint import storage
+from relume.checkpoint.disk import check_replaceable, check_writable
 from relume.command_table import Values
 from relume.commands.asked_pictures import (
     Asked,
@@ -152,6 +153,8 @@ def json_path_of(flags: Values, name: str) -> Path | None:
     path = path_of(flags, name)
     if path is not None and path.is_dir():
         raise UsageError(name, f"{path} is a folder", "a file to write", f"{path / 'NAME.json'}")
+    if path is not None:
+        check_replaceable(path)
     if path is not None and path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if file.read(1) != b"[":
@@ -168,6 +171,7 @@ def path_of(flags: Values, name: str) -> Path | None:
     if not path.parent.is_dir():
         remedy = f"mkdir -p {shlex.quote(str(path.parent))}"
         raise UsageError(name, f"{path.parent} does not exist", "an existing folder", remedy)
+    check_writable(path.parent)
     return path
 
 

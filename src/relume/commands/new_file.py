@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from relume.checkpoint.disk import check_replaceable, check_writable
 from relume.command_table import Values
 from relume.errors import UsageError
 
@@ -13,6 +14,7 @@ def new_file(out: str, inputs: Sequence[str], flags: Values) -> Path:
 
     Raises:
         UsageError: it is; or its folder is missing.
+        StorageError: it cannot be written, or is no regular file.
     """
     path = Path(out)
     if path.exists():
@@ -21,9 +23,11 @@ def new_file(out: str, inputs: Sequence[str], flags: Values) -> Path:
                 raise UsageError(out, f"is {given} itself", "another file to write")
         if path.is_dir():
             raise UsageError(out, "is a folder", "a file to write", f"{path / 'NAME'}")
+        check_replaceable(path)
         if not flags.get("-force"):
             raise UsageError(out, "there already", "", "-force replaces it")
     elif not path.parent.is_dir():
         remedy = f"mkdir -p {shlex.quote(str(path.parent))}"
         raise UsageError(out, f"{path.parent} does not exist", "an existing folder", remedy)
+    check_writable(path.parent)
     return path

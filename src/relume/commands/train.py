@@ -132,7 +132,9 @@ def _run(
     finished = is_finished(spec.recipe, end)
     progress.close()
     if not finished:
-        say(_farewell(spec, end, end.progress.seen == began_seen, stop.requested))
+        measured = len(end.history.evaluations) > len(began.history.evaluations)
+        idle = end.progress.seen == began_seen and not measured
+        say(_farewell(spec, end, idle, stop.requested))
         return TEMPORARY_FAILURE
     if not is_finished(spec.recipe, began):
         if has_lost_patience(spec.recipe, end) and end.iteration < spec.recipe.cfg.net.max_batches:
@@ -173,22 +175,24 @@ def _told_of_the_end(spec: RunSpec, state: TrainState) -> str:
 def _told_of_patience(spec: RunSpec, state: TrainState) -> str:
     best = best_of(comparable(state))
     assert best is not None
+    count = without_a_better_one(state)
     return (
         f"stopped early after iteration {state.iteration} of {spec.recipe.cfg.net.max_batches}: "
-        f"{without_a_better_one(state)} evaluations (patience) without a better mAP than "
+        f"{count} evaluation{'s' * (count != 1)} (patience) without a better mAP than "
         f"{100 * best.map:.2f} % after iteration {best.iteration}"
     )
 
 
 def _farewell(spec: RunSpec, end: TrainState, idle: bool, asked: bool) -> str:
     """Say where a run was stopped: by a signal that asked for it, or by -max_time."""
-    too_short = " before a subdivision was done" * idle
+    waits = evaluation_due(spec.recipe, end)
+    too_short = f" before {'an evaluation' if waits else 'a subdivision'} was done" * idle
     over = "" if asked else f"the time of -max_time is over{too_short}; "
     begun = end.iteration > 0 or end.subdivision > 0
     goes_on = "goes on from there" if begun else "begins again: nothing is saved yet"
     if not begun and end.environment["kernels"] == PORTABLE:
         goes_on += ", so -portable is needed again"
-    place = end.place + ", before its evaluation" * evaluation_due(spec.recipe, end)
+    place = end.place + ", before its evaluation" * waits
     return f"{over}stopped at {place}; the same command {goes_on}"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relume.checkpoint import storage
+from relume.checkpoint.disk import check_replaceable, check_writable
 from relume.checkpoint.many_files import write_each_durably
 from relume.command_table import Values
 from relume.commands.measure import BATCH, Job, Trouble, read_job
@@ -75,6 +76,9 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
             screen.warn(text)
     trouble, began_s = Trouble(screen), time.monotonic()
     storage.make_folder(results.paths[0].parent)
+    check_writable(results.paths[0].parent)
+    for path in results.paths:
+        check_replaceable(path)
     at = screen.counter(len(pictures), "pictures")
     settings = Settings(THRESH, NMS, job.letter_box, BATCH)
     done = 0
