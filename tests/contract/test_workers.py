@@ -5,7 +5,6 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_workers.py
 
 import os
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import torch
 
 from relume.checkpoint import container
 from relume.checkpoint.state import TrainState
-from relume.distributed.group import Group
-from relume.distributed.tree import GradientTree
+from relume.distributed import exchange
+from relume.distributed.tree import Gradients, GradientTree
 from relume.model.network import Network
-from relume.train import loop, step, together
+from relume.train import loop, step
 from relume.train.partial import Share
 from tests.contract.processes import Relume
 from tests.contract.small_runs import (
@@ -70,13 +69,17 @@ def last(folder: Path) -> TrainState:
     return container.unpack(path.read_bytes(), path)
 
 
+def _leave_layer_by_layer(rank: int) -> None:
+    exchange.GROUP_OF_LAYERS = 100
+
+
 def test_any_number_of_processes_leaves_the_same_bytes(
     name: str, alone: Path, tmp_path: Path
 ) -> None:
     for size in SIZES[name]:
         folder = copied_run(alone, tmp_path / str(size))
 
-        workers = Workers(folder, size)
+        workers = Workers(folder, size, before=_leave_layer_by_layer)
 
         assert workers.ended() == [0] * size, workers.said
         assert promised_files(folder) == promised_files(alone)
@@ -92,7 +95,7 @@ def test_every_number_of_processes_leaves_the_same_bytes(
     folder = copied_run(alone, tmp_path / "run")
     size = min(size, 8 if name == "sgd, 8" else 6)
 
-    assert Workers(folder, size).ended() == [0] * size
+    assert Workers(folder, size, before=_leave_layer_by_layer).ended() == [0] * size
     assert promised_files(folder) == promised_files(alone)
 
 
@@ -112,29 +115,28 @@ def test_more_processes_than_subdivisions_are_an_error_that_says_what_to_set(
 # The negative control: what would make the bits depend on the number of processes
 
 
-def _added_by_the_collective(rank: int) -> None:
-    def summed(
-        group: Group,
-        before: GradientTree,
-        own: GradientTree,
-        shares: Sequence[range],
-        parameters: Sequence[torch.Tensor],
-        whole: bool,
-    ) -> GradientTree:
-        total = own.total()
-        for part in total:
-            torch.distributed.all_reduce(part)
-        tree = GradientTree()
-        tree.add(total)
-        return tree
+def _added_as_they_come(rank: int) -> None:
+    add = GradientTree.add
 
-    together.exchanged = summed  # type: ignore[attr-defined]
+    def added(
+        tree: GradientTree, sums: Gradients, leaves: int = 1, first: int | None = None
+    ) -> None:
+        if first is None:  # of this process's own subdivisions
+            add(tree, sums, leaves)
+        elif tree._waiting:
+            torch._foreach_add_(tree._waiting[0][1], sums)
+        else:
+            tree._waiting[0] = 1, sums
+
+    GradientTree.add = added  # type: ignore[method-assign, assignment]
 
 
-def test_a_sum_within_a_collective_gives_other_bits(straight: Path, tmp_path: Path) -> None:
+def test_sums_of_processes_added_as_they_come_give_other_bits(
+    straight: Path, tmp_path: Path
+) -> None:
     folder = copied_run(straight, tmp_path / "run")
 
-    assert Workers(folder, 3, before=_added_by_the_collective).ended() == [0] * 3
+    assert Workers(folder, 3, before=_added_as_they_come).ended() == [0] * 3
     assert promised_files(folder).keys() == promised_files(straight).keys()
     assert promised_files(folder) != promised_files(straight)
 

@@ -3,11 +3,15 @@
 Needs nothing but this checkout: python -m pytest tests/distributed/test_exchange.py
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from relume.distributed import exchange
+from relume.distributed.group import Group
 from relume.distributed.tree import Gradients, GradientTree, shares_of
 from tests.distributed.threads import ThreadGroup, in_threads
 
@@ -36,40 +40,63 @@ def waiting(tree: GradientTree) -> list[tuple[int, int, bytes]]:
     return [(first, leaves, bits(sums)) for first, leaves, sums in tree.subtrees()]
 
 
-@pytest.mark.parametrize("piece", [5, 1000])
+def exchanged(
+    group: Group, begun: int, shares: Sequence[range], done: Sequence[range] | None = None
+) -> GradientTree:
+    """Return the tree that a process has after it has trained what is done of its share."""
+    before = tree_of(range(begun))
+    sums = exchange.Exchange(group, before, PARAMETERS, shares)
+    for subdivision in (done or shares)[group.rank]:
+        given = gradients(subdivision)
+        for number, indexes in enumerate(sums.groups):
+            sums.add(number, [given[index] for index in indexes])
+    is_whole = sums.end()
+    assert is_whole == (done is None)
+    assert waiting(before) == waiting(tree_of(range(begun)))
+    return sums.prefix(done) if done else sums.total()
+
+
+@pytest.mark.parametrize("group_of_layers", [1, 5, 1000])
 @pytest.mark.parametrize("subdivisions", [1, 2, 3, 6, 7, 8, 12])
 def test_the_total_is_that_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, subdivisions: int, piece: int
+    monkeypatch: pytest.MonkeyPatch, subdivisions: int, group_of_layers: int
 ) -> None:
-    monkeypatch.setattr(exchange, "PIECE", piece)
+    monkeypatch.setattr(exchange, "GROUP_OF_LAYERS", group_of_layers)
     expected = bits(tree_of(range(subdivisions)).total())
     for processes in range(2, subdivisions + 1):
         for begun in {0, 1, subdivisions // 2, subdivisions - 1}:
             shares = shares_of(begun, subdivisions, processes)
-
-            def work(
-                group: ThreadGroup, shares: list[range] = shares, begun: int = begun
-            ) -> GradientTree:
-                before, own = tree_of(range(begun)), tree_of(shares[group.rank])
-                return exchange.exchanged(group, before, own, shares, PARAMETERS, True)
-
-            for tree in in_threads(processes, work):
+            for tree in in_threads(processes, partial(exchanged, begun=begun, shares=shares)):
                 assert bits(tree.total()) == expected
 
 
-@pytest.mark.parametrize(("begun", "end"), [(0, 1), (0, 5), (1, 6), (3, 7), (5, 6)])
+@pytest.mark.parametrize(
+    ("begun", "end"), [(0, 1), (0, 3), (0, 5), (0, 7), (1, 6), (3, 7), (5, 6), (4, 7)]
+)
 def test_what_is_kept_of_an_iteration_is_that_of_one_process(begun: int, end: int) -> None:
     expected = waiting(tree_of(range(end)))
     for processes in range(2, 8):
-        planned = shares_of(begun, 8, processes)
-        shares = [range(min(plan.start, end), min(plan.stop, end)) for plan in planned]
-
-        def work(group: ThreadGroup, shares: list[range] = shares) -> GradientTree:
-            before, own = tree_of(range(begun)), tree_of(shares[group.rank])
-            return exchange.exchanged(group, before, own, shares, PARAMETERS, False)
-
+        shares = shares_of(begun, 8, processes)
+        done = [range(min(share.start, end), min(share.stop, end)) for share in shares]
+        work = partial(exchanged, begun=begun, shares=shares, done=done)
         for tree in in_threads(processes, work):
             assert waiting(tree) == expected
+
+
+def test_what_others_have_done_behind_a_process_that_stopped_is_left_out() -> None:
+    shares = shares_of(0, 16, 4)
+    trained = [range(4), range(4, 7), range(8, 12), range(12, 13)]
+    kept = [range(4), range(4, 7), range(7, 7), range(7, 7)]
+
+    def work(group: ThreadGroup) -> GradientTree:
+        sums = exchange.Exchange(group, GradientTree(), PARAMETERS, shares)
+        for subdivision in trained[group.rank]:
+            sums.add(0, gradients(subdivision)[::-1])
+        assert not sums.end()
+        return sums.prefix(kept)
+
+    for tree in in_threads(4, work):
+        assert waiting(tree) == waiting(tree_of(range(7)))
 
 
 def test_another_order_gives_other_bits() -> None:
@@ -88,8 +115,7 @@ def test_as_much_is_sent_as_by_a_ring_all_reduce() -> None:
         shares = shares_of(0, 8, processes)
 
         def work(group: ThreadGroup, shares: list[range] = shares) -> int:
-            own = tree_of(shares[group.rank])
-            exchange.exchanged(group, GradientTree(), own, shares, PARAMETERS, True)
+            exchanged(group, 0, shares)
             return group.numbers_sent
 
         padded = -(-length // processes) * processes

@@ -27,44 +27,46 @@ class GradientTree:
     def __init__(self, first: int = 0) -> None:
         """Begin at a leaf."""
         self._end = first
-        self._waiting: list[tuple[int, int, Gradients]] = []
+        self._waiting: dict[int, tuple[int, Gradients]] = {}
 
     @property
     def end(self) -> int:
-        """The leaf behind the last one that was added."""
+        """The leaf behind the one that was added last."""
         return self._end
 
-    def add(self, gradients: Gradients, leaves: int = 1) -> None:
-        """Add the sum of the complete subtree that comes next; it is taken over.
+    def add(self, gradients: Gradients, leaves: int = 1, first: int | None = None) -> None:
+        """Add the sum of a complete subtree; it is taken over.
 
         Args:
             gradients: the sum of its leaves.
             leaves: their number, a power of two of which the place is a multiple.
+            first: its first leaf; without it, that behind the one before.
         """
-        first = self._end
+        first = self._end if first is None else first
         assert first % leaves == 0, f"no subtree of {leaves} leaves begins at {first}"
-        self._end += leaves
-        while self._waiting:
-            before, as_many, left = self._waiting[-1]
-            if as_many != leaves or before % (2 * leaves):
-                break  # no sibling: the one before is larger, or a right child itself
-            self._waiting.pop()
-            torch._foreach_add_(left, gradients)
-            first, gradients, leaves = before, left, 2 * leaves
-        self._waiting.append((first, leaves, gradients))
+        self._end = first + leaves
+        while self._waiting.get(first ^ leaves, (0,))[0] == leaves:  # the sibling is there
+            _, sibling = self._waiting.pop(first ^ leaves)
+            left, right = (gradients, sibling) if first < first ^ leaves else (sibling, gradients)
+            torch._foreach_add_(left, right)
+            first, gradients, leaves = first & ~leaves, left, 2 * leaves
+        self._waiting[first] = leaves, gradients
 
     def total(self) -> Gradients:
-        """Return the sum of all leaves; the tree began at leaf 0, and is used up."""
-        *_, total = self._waiting.pop()
-        while self._waiting:
-            *_, left = self._waiting.pop()
+        """Return the sum of all leaves, which then are gone here."""
+        sums = [gradients for _, _, gradients in self.subtrees()]
+        self._waiting.clear()
+        total = sums.pop()
+        while sums:
+            left = sums.pop()
             torch._foreach_add_(left, total)
             total = left
         return total
 
     def subtrees(self) -> Iterator[tuple[int, int, Gradients]]:
-        """Yield (first leaf, leaves, their sum) of every complete subtree that waits."""
-        yield from self._waiting
+        """Yield (first leaf, leaves, their sum) of every complete subtree that waits, in order."""
+        for first, (leaves, gradients) in sorted(self._waiting.items()):
+            yield first, leaves, gradients
 
 
 def spans_of(first: int, end: int) -> list[Span]:

@@ -281,7 +281,7 @@ def _complete(spec: RunSpec, live: Live, batches: Iterator[MiniBatch], stop: Sto
     Each process of the group trains its share. All of them stop, or raise an error, together,
     with the same `live.partial`.
     """
-    share = share_of(live.group, live.partial, spec.recipe.cfg.net.subdivisions)
+    share = share_of(live.group, live.partial, live.network)
     has_stopped, trouble = False, None
     try:
         while not share.is_complete:

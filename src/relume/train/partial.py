@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relume.checkpoint.state import PARTIAL, Array, Arrays, TrainState
 from relume.data.mixing import most_pictures
+from relume.distributed.exchange import Exchange
 from relume.distributed.tree import GradientTree, spans_of
 from relume.errors import Mismatch
 from relume.model.network import Network, Statistics
@@ -42,10 +43,13 @@ class Subdivision:
 class Share:
     """The subdivisions of one iteration that this process trains, and what they left so far."""
 
-    def __init__(self, subdivisions: range) -> None:
+    def __init__(self, subdivisions: range, exchange: Exchange | None = None) -> None:
         self.subdivisions = subdivisions
         self.done: list[Subdivision] = []
+        self.exchange = exchange
+        """Where the gradients go in a group of processes."""
         self.tree = GradientTree(subdivisions.start)
+        """Where they stay in one."""
 
     @property
     def is_complete(self) -> bool:

@@ -5,15 +5,18 @@ are summed in one fixed binary tree over subdivision numbers, statistics and los
 order, so the result does not depend on who computed which.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relume.data.batch import MiniBatch
+from relume.distributed.exchange import Exchange
 from relume.distributed.tree import Gradients
 from relume.errors import NotFinite
 from relume.model.loss import HeadLoss, Truths, head_loss
@@ -44,8 +47,14 @@ def train_subdivision(network: Network, share: Share, mini_batch: MiniBatch) -> 
         share: the subdivisions that this process has done so far.
         mini_batch: of the next one.
     """
-    losses = _forward_backward(network, mini_batch)
-    share.tree.add(taken_gradients(network))
+    raws, heads = forward(network, mini_batch)
+    if share.exchange is None:
+        backward(network, raws, heads)
+        share.tree.add(taken_gradients(network))
+    else:
+        with _handed_over(network, share.exchange):
+            backward(network, raws, heads)
+    losses: npt.NDArray[np.float32] = losses_of(heads).sum(axis=0, dtype=np.float32)
     share.done.append(
         Subdivision(
             losses,
@@ -127,14 +136,6 @@ def are_finite(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def _forward_backward(network: Network, mini_batch: MiniBatch) -> npt.NDArray[np.float32]:
-    """Leave gradients in the parameters; return box, objectness and class loss, summed."""
-    raws, heads = forward(network, mini_batch)
-    backward(network, raws, heads)
-    losses: npt.NDArray[np.float32] = losses_of(heads).sum(axis=0, dtype=np.float32)
-    return losses
-
-
 def forward(network: Network, mini_batch: MiniBatch) -> tuple[list[Tensor], list[HeadLoss]]:
     """Return what the heads see of a mini-batch, and their gradients and losses."""
     device = next(network.parameters()).device
@@ -173,13 +174,51 @@ def images_to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Ten
 
 def taken_gradients(network: Network) -> Gradients:
     """Return the gradients of all parameters, which then are gone there."""
-    taken = []
-    for parameter in network.trained_parameters():
-        # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
-        gradient = parameter.tensor.grad
-        taken.append(torch.zeros_like(parameter.tensor) if gradient is None else gradient)
-        parameter.tensor.grad = None
-    return taken
+    return [_taken(parameter.tensor) for parameter in network.trained_parameters()]
+
+
+def _taken(tensor: nn.Parameter) -> Tensor:
+    # A layer that no head depends on has no gradient; decay still acts on it, as in Darknet.
+    gradient = tensor.grad
+    tensor.grad = None
+    return torch.zeros_like(tensor) if gradient is None else gradient
+
+
+@contextmanager
+def _handed_over(network: Network, exchange: Exchange) -> Iterator[None]:
+    """Let the gradients of a backward pass go to an exchange, group of layers by group.
+
+    The groups go in their order, which is the same in all processes; those that no gradient has
+    completed go at the end.
+    """
+    tensors = [parameter.tensor for parameter in network.trained_parameters()]
+    groups = exchange.groups
+    missing = [set(indexes) for indexes in groups]
+    handed: list[int] = []
+
+    def hand_over(number: int) -> None:
+        handed.append(number)
+        exchange.add(number, [_taken(tensors[index]) for index in groups[number]])
+
+    def note(index: int, number: int, _: Tensor) -> None:
+        missing[number].discard(index)
+        while len(handed) < len(groups) and not missing[len(handed)]:
+            hand_over(len(handed))
+
+    handles = [
+        tensors[index].register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            functools.partial(note, index, number)
+        )
+        for number, indexes in enumerate(groups)
+        for index in indexes
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    for number in range(len(handed), len(groups)):
+        hand_over(number)
 
 
 def updated_average(average: float | None, loss: float) -> float:

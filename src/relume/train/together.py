@@ -15,7 +15,7 @@ import torch
 
 from relume.checkpoint.state import TrainState, first_difference_of_arrays, named_arrays
 from relume.checkpoint.tensor_digests import digests_of
-from relume.distributed.exchange import exchanged
+from relume.distributed.exchange import Exchange
 from relume.distributed.group import Group, format_error, parse_error
 from relume.distributed.tree import shares_of
 from relume.errors import RelumeError, Unconfirmed
@@ -48,9 +48,13 @@ class Told:
     """What kept it from its next subdivision."""
 
 
-def share_of(group: Group, partial: Partial, subdivisions: int) -> Share:
+def share_of(group: Group, partial: Partial, network: Network) -> Share:
     """Return what this process trains of the subdivisions that are left of an iteration."""
-    return Share(shares_of(partial.subdivisions, subdivisions, group.size)[group.rank])
+    shares = shares_of(partial.subdivisions, network.cfg.net.subdivisions, group.size)
+    if group.size == 1:
+        return Share(shares[0])
+    parameters = [parameter.tensor for parameter in network.trained_parameters()]
+    return Share(shares[group.rank], Exchange(group, partial.tree, parameters, shares))
 
 
 def put_together(
@@ -79,30 +83,27 @@ def put_together(
         RelumeError: the first trouble, in the order of subdivisions.
         PeerLost: another process has ended, and `partial` is as it was.
     """
-    subdivisions = network.cfg.net.subdivisions
-    planned = shares_of(partial.subdivisions, subdivisions, group.size)
+    planned = shares_of(partial.subdivisions, network.cfg.net.subdivisions, group.size)
+    is_whole = share.exchange.end() if share.exchange else True
     all_told = [told] if group.size == 1 else _gathered(group, network, told)
     used = {**dict(zip(partial.rows, partial.digests, strict=True)), **partial.skipped}
     done: list[Subdivision] = []
     shares: list[range] = []
     trouble, end = None, partial.subdivisions
     for plan, one in zip(planned, all_told, strict=True):
-        if trouble is None and end == plan.start:
-            trouble = _first_change(recipe, one.done, used) if group.size > 1 else None
-            kept = [] if trouble else one.done
+        kept = one.done if trouble is None and end == plan.start else []
+        if kept and group.size > 1 and (change := _first_change(recipe, kept, used)):
+            raise change  # some of the sums have met; none of this iteration is kept
+        if end == plan.start:
             trouble = trouble or one.trouble
-            done += kept
-            end += len(kept)
-            shares.append(range(plan.start, end))
-        else:
-            shares.append(range(end, end))
-    if group.size == 1:
+        shares.append(range(end, end + len(kept)))
+        done += kept
+        end += len(kept)
+    if share.exchange is None:
         for _, leaves, gradients in share.tree.subtrees():
             partial.tree.add(gradients, leaves)
     elif done:
-        parameters = [parameter.tensor for parameter in network.trained_parameters()]
-        whole = end == subdivisions
-        partial.tree = exchanged(group, partial.tree, share.tree, shares, parameters, whole)
+        partial.tree = share.exchange.total() if is_whole else share.exchange.prefix(shares)
     partial.extend(done)
     if trouble is not None:
         raise trouble
