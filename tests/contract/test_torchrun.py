@@ -5,22 +5,23 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_torchrun.p
 
 import os
 import signal
-import subprocess
-import sys
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
 
+from relume.checkpoint import storage
 from relume.checkpoint.folder import claimed_position
 from tests.command_line import relume
+from tests.contract.holding_trainer import HOLDS_IN, PROGRAM
+from tests.contract.launched import RELUME, TORCHRUN, Launched
 from tests.contract.small_runs import copied_run, promised_files, sgd_cfg, train_until, write_run
 
+ROOT = Path(__file__).resolve().parents[2]
+HOLDING = ("-m", PROGRAM[-1])
 ITERATIONS = 8
 TRAIN = ("detector", "train", "obj.data", "net.cfg", "-threads", "1", "-workers", "1")
-LONGEST_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -37,75 +38,45 @@ def finished_run(folder: Path, iterations: int) -> Path:
     return folder
 
 
-class Launched:
-    """A command at work, with what it says."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._watchdog = threading.Timer(LONGEST_S, self.process.kill)
-        self._watchdog.daemon = True
-        self._watchdog.start()
-        assert self.process.stdout is not None
-        self._output: IO[str] = self.process.stdout
-        self.said = ""
-
-    def read_until(self, text: str) -> None:
-        """Read until a line holds `text`."""
-        for line in self._output:
-            self.said += line
-            if text in line:
-                return
-        raise AssertionError(f"ended without '{text}': {self.said}")
-
-    def ended(self) -> int:
-        """Read to the end; return the exit status."""
-        self.said += self._output.read()
-        status = self.process.wait()
-        self._output.close()
-        self._watchdog.cancel()
-        return status
-
-    def workers(self) -> list[int]:
-        """Return the processes that it has started, in their order."""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-        return sorted(map(int, text.split()))
+def torchrun(
+    folder: Path,
+    size: int,
+    *options: str,
+    program: Sequence[str] = ("-m", "relume"),
+    holds_in: int = 0,
+) -> Launched:
+    command = (*TORCHRUN, "--standalone", f"--nproc-per-node={size}", *options, *program, *TRAIN)
+    return Launched(folder, *command, environment=holding(holds_in))
 
 
-def torchrun(folder: Path, size: int, *options: str) -> Launched:
-    command = ("torch.distributed.run", "--standalone", f"--nproc-per-node={size}", *options)
-    return Launched(folder, *command, "-m", "relume", *TRAIN)
+def holding(iteration: int) -> dict[str, str]:
+    """Return the environment of a trainer that stands still in an iteration."""
+    places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {HOLDS_IN: str(iteration), "PYTHONPATH": ":".join(filter(None, places))}
 
 
 def is_finished(folder: Path) -> int:
     return relume("inspect", "-finished", folder / "backup").status
 
 
-@pytest.mark.long  # on a busy machine the run may end before the signal comes
+@pytest.mark.long
 def test_a_worker_that_is_killed_is_started_again_and_a_stop_is_no_failure_of_the_workers(
     straight: Path, tmp_path: Path
 ) -> None:
     folder = copied_run(straight, tmp_path / "run")
     assert is_finished(folder) == 75
 
-    launched = torchrun(folder, 2, "--max-restarts=1")
-    launched.read_until(" 2: ")
+    launched = torchrun(folder, 2, "--max-restarts=1", program=HOLDING, holds_in=4)
+    launched.read_until(" 3: ")
     os.kill(launched.workers()[1], signal.SIGKILL)
     launched.read_until("goes on from")
-    launched.read_until(" 5: ")
+    launched.read_until("2 processes with 1 thread")
     launched.process.send_signal(signal.SIGTERM)
 
     assert launched.ended() != 0  # torchrun's own, after a signal
     assert "exitcode: -9" in launched.said
     assert "SIGTERM: saves after this subdivision" in launched.said
-    assert "stopped at iteration" in launched.said
+    assert "stopped at iteration 3" in launched.said
     assert "exitcode: 75" not in launched.said
     assert is_finished(folder) == 75
     launched = torchrun(folder, 3)
@@ -114,18 +85,35 @@ def test_a_worker_that_is_killed_is_started_again_and_a_stop_is_no_failure_of_th
     assert promised_files(folder) == promised_files(straight)
 
 
-@pytest.mark.long  # on a busy machine the run may end before the signal comes
+@pytest.mark.long
 def test_gpus_is_a_short_form_that_returns_75_after_a_stop(straight: Path, tmp_path: Path) -> None:
     folder = copied_run(straight, tmp_path / "run")
+    command = (*TRAIN, "-gpus", "0,1", "-nogpu")
 
-    launched = Launched(folder, "relume", *TRAIN, "-gpus", "0,1", "-nogpu")
+    launched = Launched(folder, *PROGRAM, *command, environment=holding(2))
     launched.read_until(" 1: ")
     launched.process.send_signal(signal.SIGTERM)
     status = launched.ended()
-    again = Launched(folder, "relume", *TRAIN, "-gpus", "0,1", "-nogpu")
+    again = Launched(folder, *RELUME, *command)
 
     assert (status, again.ended()) == (75, 0), launched.said + again.said
     assert "Traceback" not in launched.said + again.said
+    assert promised_files(folder) == promised_files(straight)
+
+
+@pytest.mark.long
+def test_workers_whose_torchrun_is_killed_save_and_end(straight: Path, tmp_path: Path) -> None:
+    folder = copied_run(straight, tmp_path / "run")
+
+    launched = torchrun(folder, 2, program=HOLDING, holds_in=4)
+    launched.read_until(" 3: ")
+    launched.process.kill()
+
+    assert launched.ended() == -signal.SIGKILL  # when nobody has its output any more
+    assert "process 0 of 2: torchrun, which has started it, has ended" in launched.said
+    with storage.locked(folder / "backup", "net"):
+        assert iterations_done(folder) == 3
+    assert torchrun(folder, 3).ended() == 0
     assert promised_files(folder) == promised_files(straight)
 
 

@@ -15,6 +15,8 @@ from relume.formats.data_files import read_data_file
 from relume.screen import Screen
 from relume.spec import backup_folder, check_settings, run_name
 
+PROGRAM = (sys.executable, "-m", "relume")
+"""What each process runs."""
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"
 """Handed on to the processes, which save and end."""
 LONGEST_FAREWELL_S = 600
@@ -41,7 +43,7 @@ def launch(arguments: list[str], flags: Values, screen: Screen) -> int:
         *("--standalone", f"--nproc-per-node={len(visible)}"),
         *(f"--signals-to-handle={SIGNALS}", "--no-python"),
     ]
-    command = [sys.executable, "-m", "relume", "detector", "train", *arguments, *map(str, words)]
+    command = [*PROGRAM, "detector", "train", *arguments, *map(str, words)]
     try:
         # PyTorch gives no types to its launcher.
         run.run(run.parse_args([*options, *command]))  # type: ignore[no-untyped-call]
