@@ -88,6 +88,7 @@ def test_the_first_word_of_commands_is_explained_by_those_commands() -> None:
     assert "relume import voc" in shown.out
     assert "relume import coco" in shown.out
     assert "relume detector" not in shown.out
+    assert (relume("import").status, relume("import").out) == (2, shown.out)
 
 
 @pytest.mark.parametrize("words", ["version", "-version", "--version"])
@@ -121,6 +122,7 @@ def test_flags_stand_anywhere_and_take_their_values_along() -> None:
             "-s: a flag of Darknet that relume refuses: it skips no frame in Darknet either; leave "
             "it out",
         ),
+        ("detector test a b c -thresh=.5", "-thresh=.5: an unknown flag; write -thresh .5"),
         ("split img -seeds 3", "-seeds: an unknown flag; see relume split -h"),
         ("detector train a b -qqqqq", "-qqqqq: an unknown flag; see relume detector train -h"),
         (
@@ -196,7 +198,11 @@ def test_a_command_of_darknet_that_is_missing_is_said_to_be(line: str) -> None:
     ended = relume(*line.split())
 
     assert ended.status == 2
-    assert "a command of Darknet that relume does not support yet" in ended.error
+    assert "a command of Darknet that relume does not have; " in ended.error
+
+
+def test_what_does_the_work_of_a_missing_command_is_named() -> None:
+    assert "relume detector test DATA CFG WEIGHTS IMAGE" in relume("detect", "c", "w", "i").error
 
 
 def test_no_flag_is_both_supported_and_refused() -> None:

@@ -29,7 +29,7 @@ from relume.errors import (
     Unavailable,
     UsageError,
 )
-from relume.refused import COMMANDS_NOT_YET, REFUSED_FLAGS
+from relume.refused import REFUSED_COMMANDS, REFUSED_FLAGS
 from relume.screen import Screen
 
 USER_ERROR = 2
@@ -73,7 +73,8 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
         return 0
     command, arguments = _find(positional)
     if command is None:
-        if positional and not asks_help:
+        begins = len(positional) == 1 and any(c.words.split()[0] == positional[0] for c in COMMANDS)
+        if positional and not asks_help and not begins:
             raise _unknown_command(positional)
         screen.text(overview(positional[0] if positional else ""))
         return 0 if asks_help else USER_ERROR
@@ -124,6 +125,8 @@ def _separated(words: list[str]) -> tuple[list[str], Values]:
         else:
             command, _ = _find([word for word in words if not word.startswith("-")])
             flags = command.flags if command else known
+            if name.partition("=")[0] in flags:
+                raise UsageError(name, "an unknown flag", f"write {name.replace('=', ' ', 1)}")
             near = difflib.get_close_matches(name, flags, n=1, cutoff=0.5)
             raise UsageError(
                 name,
@@ -156,9 +159,12 @@ def _find(positional: list[str]) -> tuple[Command | None, list[str]]:
 def _unknown_command(positional: list[str]) -> UsageError:
     words = positional[: 2 if positional[0] == "detector" else 1]
     place = " ".join(["relume", *words])
-    if words[-1] in COMMANDS_NOT_YET:
-        found = "a command of Darknet that relume does not support yet"
-        return UsageError(place, found, _one_of(c.words for c in COMMANDS))
+    if words[-1] in REFUSED_COMMANDS:
+        found, instead = (
+            "a command of Darknet that relume does not have",
+            REFUSED_COMMANDS[words[-1]],
+        )
+        return UsageError(place, found, instead, "see relume -h")
     known = {c.words.split()[-1]: c.words for c in COMMANDS} | {c.words: c.words for c in COMMANDS}
     for text in (words[-1] if words[-1] in known else " ".join(positional[:2]), positional[0]):
         if near := difflib.get_close_matches(text, known, n=1):

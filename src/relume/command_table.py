@@ -252,12 +252,13 @@ COMMANDS = (
             "-height": Flag(int, "of the network's input (default as in NET's own cfg)", "H"),
             "-batch": Flag(int, "pictures per iteration (default 64)", "N"),
             "-subdivisions": Flag(int, "parts of it that fit in memory (16; tiny: 2)", "N"),
+            "-max_batches": Flag(int, "iterations of the run (default: as below)", "N"),
             "-seed": Flag(int, "seed of anchors and new data file (that of DATA, or 0)", "N"),
             "-out": Flag(str, "folder of the two files (default that of NAMES)", "FOLDER"),
             "-force": Flag(bool, "replace files that are there"),
         },
         more="max_batches is 2000 per class, but at least 6000 and the number of pictures; the "
-        "rate falls at 80 and 90 percent of it.",
+        "rate falls at 80 and 90 percent of it. burn_in is 1000, of a short run a fifth.",
     ),
     Command(
         "import voc",

@@ -31,9 +31,11 @@ REFUSED_FLAGS = {
     "-hier": ("it is for the trees of [region], which relume does not have", "leave it out"),
 }
 """Flags of Darknet's detector that are refused: why, and what to do instead."""
-COMMANDS_NOT_YET = frozenset([
-    "draw", "detect",
-    "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff", "visualize",
-    "classifier",
-])  # fmt: skip
-"""Darknet's commands that this version refuses."""
+REFUSED_COMMANDS = {
+    "detect": "relume detector test DATA CFG WEIGHTS IMAGE finds objects in pictures",
+    **dict.fromkeys((
+        "draw", "normalize", "denormalize", "rescale", "rgbgr", "ops", "speed", "oneoff",
+        "visualize", "classifier",
+    ), ""),
+}  # fmt: skip
+"""Darknet's commands that relume does not have, and what to do instead."""

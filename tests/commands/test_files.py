@@ -212,6 +212,13 @@ def test_inspect_says_what_a_checkpoint_holds() -> None:
     assert lines[-1] == "intact"
 
 
+def test_inspect_of_a_folder_names_what_takes_folders(tmp_path: Path) -> None:
+    ended = relume("inspect", tmp_path)
+
+    assert ended.status == 2
+    assert ended.error.startswith(f"{tmp_path}: is a folder; a weights file; `relume verify` looks")
+
+
 @pytest.mark.usefixtures("run")
 def test_inspect_says_what_a_plain_file_holds() -> None:
     final = "backup/net_final.weights"

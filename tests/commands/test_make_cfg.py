@@ -50,6 +50,14 @@ def test_cfg_and_data_file_go_into_training_as_they_are(folder: Path) -> None:
     ]
 
 
+def test_a_short_run_has_the_schedule_of_a_short_run(folder: Path) -> None:
+    assert relume("make-cfg", *SMALL, "-names", "set/obj.names", "-max_batches", 300).status == 0
+    cfg = read_cfg(folder / "yolov3-tiny-obj.cfg", "train")
+    assert (cfg.net.max_batches, cfg.net.burn_in, cfg.net.steps) == (300, 60, (240, 270))
+    ended = relume("make-cfg", *SMALL, "-names", "set/obj.names", "-max_batches", 9, "-force")
+    assert ended.error == "-max_batches: 9; 10 or more; see relume make-cfg -h"
+
+
 def test_anchors_are_those_of_calc_anchors(folder: Path) -> None:
     relume("make-cfg", *SMALL, "-names", "set/obj.names", "-seed", 3)
     size = "-width", 64, "-height", 64

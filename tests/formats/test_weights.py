@@ -124,6 +124,7 @@ def test_the_revision_of_a_checkpoint_reads_relm() -> None:
     [
         (b"", "has 0 bytes; the header alone has 20"),
         (WHOLE[:19], "has 19 bytes; the header alone has 20"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "is a picture (JPEG), not weights; are the arguments in"),
         (b"\n<!DOCTYPE html><html>", "is a web page, not weights; download it again"),
         (b"PK\x03\x04" + bytes(50), "a ZIP archive"),
         (b"classes = 3\ntrain = train.txt\n", "is a text file; a Darknet weights file"),
@@ -132,7 +133,7 @@ def test_the_revision_of_a_checkpoint_reads_relm() -> None:
         (struct.pack("<3iQ", 0, -2, 5, 0), "has version 0.-2"),
         (struct.pack("<3iQ", 11, 2, 5, 0), "has version 11.2; Darknet writes 0.1 or 0.2"),
         (struct.pack("<3iQ", 0, 1002, 5, 0), "transposed"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "has version "),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is a picture (PNG), not weights"),
     ],
 )
 def test_what_is_no_weights_file_is_refused(data: bytes, message: str) -> None:

@@ -89,6 +89,9 @@ def inspect(arguments: list[str], flags: Values, screen: Screen) -> int:
     path = arguments[0]
     if flags.get("-finished"):
         return _tell_whether_finished(Path(path), arguments[1:], screen)
+    if Path(path).is_dir():
+        remedy = "`relume verify` looks at all in a folder, -finished tells whether its run is"
+        raise UsageError(path, "is a folder", "a weights file", remedy)
     data = read_weights_file(path)
     header = parse_header(data, path)
     screen.line(f"{path}: {len(data):,} bytes")

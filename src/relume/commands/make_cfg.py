@@ -29,6 +29,9 @@ SEE = "see relume make-cfg -h"
 STRIDE = 32
 """Pixels to a cell of the coarsest head; width and height are multiples of it."""
 
+FEWEST_ITERATIONS = 10
+"""Of a run: the rate must rise, and fall twice."""
+
 
 @dataclass(frozen=True)
 class _Inputs:
@@ -152,7 +155,10 @@ def _settings(net: Architecture, classes: int, flags: Values) -> CfgValues:
     if batch < 1 or subdivisions < 1 or batch % subdivisions:
         found = f"-batch {batch} -subdivisions {subdivisions}"
         raise UsageError(found, "do not fit", "a batch that is a multiple of subdivisions", SEE)
-    return CfgValues(classes, net.anchors_px, 0, width, height, batch, subdivisions)
+    iterations = int(flags["-max_batches"]) if "-max_batches" in flags else None
+    if iterations is not None and iterations < FEWEST_ITERATIONS:
+        raise UsageError("-max_batches", str(iterations), f"{FEWEST_ITERATIONS} or more", SEE)
+    return CfgValues(classes, net.anchors_px, 0, width, height, batch, subdivisions, iterations)
 
 
 def _fitted(

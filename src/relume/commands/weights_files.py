@@ -64,8 +64,9 @@ def average(arguments: list[str], flags: Values, screen: Screen) -> int:
         total *= np.float32(1 / len(paths))
     data = format_weights(sums, cfg, first.header.seen)
     storage.write_durably(path, data)
+    many = f"{len(paths)} file{'s' * (len(paths) > 1)}"
     screen.line(
-        f"{out}: the mean of {len(paths)} files, {len(data):,} bytes, seen {first.header.seen} as "
+        f"{out}: the mean of {many}, {len(data):,} bytes, seen {first.header.seen} as "
         f"in {paths[0]}; plain weights, no training state"
     )
     return 0

@@ -28,11 +28,18 @@ class CfgValues:
     height: int = 416
     batch: int = 64
     subdivisions: int = 16
+    iterations: int | None = None
+    """Of the run; None: as many as Darknet advises."""
 
     @property
     def max_batches(self) -> int:
         """2000 iterations per class, but at least 6000, and one for each picture."""
-        return max(6000, 2000 * self.classes, self.pictures)
+        return self.iterations or max(6000, 2000 * self.classes, self.pictures)
+
+    @property
+    def burn_in(self) -> int:
+        """Iterations in which the rate rises: Darknet's 1000, of a short run a fifth."""
+        return min(1000, self.max_batches // 5)
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -83,7 +90,7 @@ def cfg_text(name: str, settings: CfgValues, title: str) -> str:
             "exposure": 1.5,
             "hue": 0.1,
             "learning_rate": 0.001,
-            "burn_in": 1000,
+            "burn_in": settings.burn_in,
             "max_batches": settings.max_batches,
             "policy": "steps",
             "steps": steps,

@@ -30,10 +30,13 @@ RELUME_REVISION = 0x6D6C6572
 
 FLOAT = np.dtype("<f4")
 
+ORDER = "are the arguments in the order that -h shows?"
 _NOT_WEIGHTS = (
     (b"<", "a web page, not weights", "download it again"),
     (b"PK", "a ZIP archive (a PyTorch .pt file?), not Darknet weights", "convert it first"),
     (b"\x80", "a pickle (a PyTorch .pt file?), not Darknet weights", "convert it first"),
+    (b"\xff\xd8\xff", "a picture (JPEG), not weights", ORDER),
+    (b"\x89PNG", "a picture (PNG), not weights", ORDER),
     (b"version https://git-lfs", "a Git LFS pointer, not weights", "run git lfs pull"),
 )
 
