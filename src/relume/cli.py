@@ -93,7 +93,7 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
         raise UsageError(
             f"relume {command.words}",
             f"{len(arguments)} argument{'s' * (len(arguments) != 1)}",
-            f"needed: {' '.join(command.arguments)}",
+            f"needed: {' '.join(command.arguments) or 'none'}",
             _see(command),
         )
     for name, flag in command.flags.items():

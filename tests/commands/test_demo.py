@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -102,7 +103,7 @@ def test_the_same_frames_give_the_same_bytes_of_json() -> None:
     assert frames[0].keys() == {"frame_id", "objects"}
 
 
-@pytest.mark.parametrize("how", ["interrupt", "SIGTERM"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_what_ends_a_demo_leaves_a_whole_video_and_json(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -111,8 +112,7 @@ def test_what_ends_a_demo_leaves_a_whole_video_and_json(
     def detect(*args: object) -> Detections:
         looked_at.append(args)
         if len(looked_at) == 4:
-            number = signal.SIGINT if how == "interrupt" else signal.SIGTERM
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), getattr(signal, how))
         return FOUND
 
     monkeypatch.setattr(detector, "detect_image", detect)
@@ -123,6 +123,21 @@ def test_what_ends_a_demo_leaves_a_whole_video_and_json(
     assert 3 <= len(json.loads(Path("found.json").read_text())) <= 4
     assert ended.err.splitlines()[-1] == "relume: interrupted"
     assert not list(Path().glob(".out*"))
+
+
+@pytest.mark.usefixtures("found")
+def test_under_nohup_a_terminal_that_closes_ends_no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detect(*args: object) -> Detections:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return FOUND
+
+    monkeypatch.setattr(detector, "detect_image", detect)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert demo("in.avi", "-out_filename", "out.mp4").status == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(frames_of("out.mp4")) == FRAMES
 
 
 @pytest.mark.usefixtures("found")
@@ -231,6 +246,23 @@ def test_a_live_video_has_the_rate_at_which_its_frames_came(
     capture = cv2.VideoCapture("live.avi")
     assert capture.get(cv2.CAP_PROP_FPS) == fps
     assert len(frames_of("live.avi")) == frames
+
+
+@pytest.mark.parametrize("ending", video.FOURCC)
+def test_a_video_that_the_disk_took_a_part_of_is_none(ending: str) -> None:
+    """Some forms can be opened all the same, and hold a part of the frames."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.Generator(np.random.Philox(1)).integers(0, 256, (30, 120, 160, 3), np.uint8)
+    file = video.VideoFile(Path(f"out{ending}"), 10)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        for frame in noise:
+            file.write(frame)
+        with pytest.raises(StorageError, match=f"out{ending}: cannot be written whole"):
+            file.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(Path().glob("*out*"))
 
 
 def test_a_full_disk_is_no_video(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

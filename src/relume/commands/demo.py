@@ -23,6 +23,7 @@ from relume.commands.detect import (
     json_path_of,
     path_of,
 )
+from relume.commands.ending import ENDING
 from relume.commands.fractions import fraction_of
 from relume.commands.prediction_files import encoded
 from relume.commands.video import (
@@ -67,7 +68,7 @@ def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
         detector = detector_of(arguments, flags)
         if "-dont_show" not in flags:
             screen.warn(f"relume opens no window; see {', '.join(outputs.given)}")
-        stack.enter_context(_sigterm_as_interrupt())
+        stack.enter_context(_endings_as_interrupt())
         stack.callback(lambda: screen.warn(pace.summary(outputs.given)))
         as_json = stack.enter_context(closing(FoundAsJson(outputs.json)))
         video = None
@@ -154,13 +155,21 @@ def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let `timeout` and services end a demo as Ctrl-C does: the video is finished."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _endings_as_interrupt() -> Iterator[None]:
+    """Let `timeout`, services and a terminal that closes end a demo as Ctrl-C does: in order.
+
+    Under nohup a terminal that closes ends nothing.
+    """
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 def _picture_path(prefix: str, number: int) -> Path:

@@ -151,6 +151,7 @@ class VideoFile:
         self._temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
         self._writer: Any = None
         self._size_px = (0, 0)
+        self._frames = 0
         self._kept: list[tuple[float, Pixels]] = []
         """Frames that wait until the pace is known, and when each came."""
 
@@ -187,6 +188,7 @@ class VideoFile:
                 raise StorageError(self._path, "cannot be written", "a folder that can be written")
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         self._writer.write(bgr if size_px == self._size_px else cv2.resize(bgr, self._size_px))
+        self._frames += 1
 
     def close(self) -> None:
         """Finish the file and put it at its path; without a frame there is none.
@@ -199,13 +201,24 @@ class VideoFile:
         if self._writer is None:
             return
         self._writer.release()
-        capture = cv2.VideoCapture(str(self._temporary))
-        is_whole = capture.isOpened()
-        capture.release()
-        if not is_whole:
+        if not _holds_frames(self._temporary, self._frames):
             storage.remove(self._temporary)
             raise StorageError(self._path, "cannot be written whole", "a disk with space")
         storage.rename(self._temporary, self._path)
+
+
+def _holds_frames(path: Path, frames: int) -> bool:
+    """Tell whether a video has so many frames, and the last of them can be read.
+
+    Of what a full disk took, some forms can be opened: they count no frames, or those that were
+    to be there.
+    """
+    capture = cv2.VideoCapture(str(path))
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
+    has_last = capture.grab() and capture.get(cv2.CAP_PROP_POS_FRAMES) >= frames
+    capture.release()
+    return bool(has_last and count >= frames)
 
 
 def check_ending(path: Path, flag: str) -> None:
