@@ -165,6 +165,21 @@ def test_a_threshold_that_is_no_probability_is_an_error(
         detector.detect(folder / "a.png", **{name: 25})
 
 
+@pytest.mark.parametrize(("names", "kind"), [([1, 2, 3], "int"), (b"obj.names", "int")])
+def test_names_that_are_no_strings_are_told_when_they_are_given(
+    folder: Path, names: list[str], kind: str
+) -> None:
+    with pytest.raises(TypeError, match=f"names holds a {kind}; the path of a .names file, or str"):
+        relume.load(folder / "net.cfg", folder / "net.weights", names)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_matrix_is_a_grey_picture(folder: Path, detector: relume.Detector) -> None:
+    grey = pixels_of(folder)[..., 0]
+
+    assert detector.detect(np.asmatrix(grey), THRESH) == detector.detect(grey, THRESH) != []
+
+
 @pytest.mark.parametrize(
     ("name", "number", "found"),
     [

@@ -97,9 +97,14 @@ def load(
         letter_box: keep the picture's shape; None: as the cfg says.
     Raises:
         CfgError, WeightsError, DataFileError: a file cannot be used.
+        TypeError: a name is no string.
     """
     read = read_cfg(os.fspath(cfg), "detect")
     given = read_names(os.fspath(names)) if isinstance(names, str | os.PathLike) else names or ()
+    for name in given:
+        if not isinstance(name, str):
+            needed = "the path of a .names file, or strings, is needed"
+            raise TypeError(f"names holds a {type(name).__name__}; {needed}")
     network = run_fused(load_network(read, os.fspath(weights)).to(device))
     return Detector(
         network,
@@ -166,7 +171,8 @@ def read_pixels(image: Image, channels: int) -> Pixels:
         raise TypeError(f"image is of type {type(image).__name__}; {needed}")
     if image.dtype != np.uint8:
         raise TypeError(f"image is an array of {image.dtype}; uint8 is needed, 0 to 255")
-    pixels = image[:, :, None] if image.ndim == 2 else image
+    plain = np.asarray(image)  # a np.matrix stays flat whatever its index says
+    pixels = plain[:, :, None] if plain.ndim == 2 else plain
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f"image has the shape {image.shape}; [H, W, 3] or [H, W] is needed")
     if channels == pixels.shape[2]:
