@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,15 @@ from relume.checkpoint import container
 from relume.checkpoint.state import TrainState
 from relume.distributed import exchange
 from relume.distributed.tree import Gradients, GradientTree
+from relume.lists import long_list
 from relume.model.network import Network
 from relume.train import loop, step
 from relume.train.partial import Share
+from tests.cfg_texts import small_residual_cfg
 from tests.contract.processes import Relume
 from tests.contract.small_runs import (
-    adam_cfg,
+    AUGMENTED,
+    MOVING,
     copied_run,
     promised_files,
     sgd_cfg,
@@ -32,11 +36,13 @@ from tests.contract.starts import change_cfg
 from tests.contract.workers import TRAIN, Workers
 
 ITERATIONS = 5
+ADAM = {"adam": 1, "B1": 0.9, "B2": 0.999}
+RESIDUAL: dict[str, Any] = {"batch": 12, "subdivisions": 6, "yolo": MOVING, **AUGMENTED, **ADAM}
 CFGS = {
     "sgd, 8": sgd_cfg(max_batches=ITERATIONS, batch=8, subdivisions=8, mosaic=1),
-    "adam, 6": adam_cfg(max_batches=ITERATIONS, batch=12, subdivisions=6),
+    "adam, residual, 6": small_residual_cfg(max_batches=ITERATIONS, **RESIDUAL),
 }
-SIZES = {"sgd, 8": (2, 3), "adam, 6": (4,)}
+SIZES = {"sgd, 8": (2, 3), "adam, residual, 6": (4,)}
 
 
 @pytest.fixture(scope="module", params=CFGS)
@@ -321,6 +327,26 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_from_what_is_sa
     assert last(folder).reached == (3, 0)
     assert Workers(folder, 2).ended() == [0, 0]
     assert promised_files(folder) == promised_files(straight)
+
+
+def _has_a_long_list(rank: int) -> None:
+    long_list.COMPARED_AT_START = 0
+
+
+def test_other_labels_of_a_long_list_are_found_when_another_process_uses_them(
+    straight: Path, tmp_path: Path
+) -> None:
+    """They are not compared at the start, since nobody has read all of them then."""
+    folder, other = (copied_run(straight, tmp_path / name) for name in ("run", "other"))
+    label = sorted((other / "img").glob("*.txt"))[1]
+    label.write_text(label.read_text().replace("0.", "0.1", 1))
+
+    workers = Workers([folder, other], 2, before=_has_a_long_list)
+
+    assert workers.ended() == [2, 2], workers.said
+    said = "".join(workers.said)
+    assert said.count("the labels have changed since this run used them") == 1
+    assert str(label.name) in said
 
 
 def _forgets_a_bit(rank: int) -> None:

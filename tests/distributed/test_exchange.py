@@ -12,7 +12,8 @@ import torch
 
 from relume.distributed import exchange
 from relume.distributed.group import Group
-from relume.distributed.tree import Gradients, GradientTree, shares_of
+from relume.distributed.plan import Plan, plan_of
+from relume.distributed.tree import Gradients, GradientTree
 from tests.distributed.threads import ThreadGroup, in_threads
 
 SHAPES = ((3,), (2, 3, 2, 2), (1,), (7, 1))
@@ -41,12 +42,12 @@ def waiting(tree: GradientTree) -> list[tuple[int, int, bytes]]:
 
 
 def exchanged(
-    group: Group, begun: int, shares: Sequence[range], done: Sequence[range] | None = None
+    group: Group, begun: int, plan: Plan, done: Sequence[range] | None = None
 ) -> GradientTree:
     """Return the tree that a process has after it has trained what is done of its share."""
     before = tree_of(range(begun))
-    sums = exchange.Exchange(group, before, PARAMETERS, shares)
-    for subdivision in (done or shares)[group.rank]:
+    sums = exchange.Exchange(group, before, PARAMETERS, plan)
+    for subdivision in (done or plan.shares)[group.rank]:
         given = gradients(subdivision)
         for number, indexes in enumerate(sums.groups):
             sums.add(number, [given[index] for index in indexes])
@@ -65,8 +66,8 @@ def test_the_total_is_that_of_one_process(
     expected = bits(tree_of(range(subdivisions)).total())
     for processes in range(2, subdivisions + 1):
         for begun in {0, 1, subdivisions // 2, subdivisions - 1}:
-            shares = shares_of(begun, subdivisions, processes)
-            for tree in in_threads(processes, partial(exchanged, begun=begun, shares=shares)):
+            plan = plan_of(begun, subdivisions, processes)
+            for tree in in_threads(processes, partial(exchanged, begun=begun, plan=plan)):
                 assert bits(tree.total()) == expected
 
 
@@ -76,20 +77,20 @@ def test_the_total_is_that_of_one_process(
 def test_what_is_kept_of_an_iteration_is_that_of_one_process(begun: int, end: int) -> None:
     expected = waiting(tree_of(range(end)))
     for processes in range(2, 8):
-        shares = shares_of(begun, 8, processes)
-        done = [range(min(share.start, end), min(share.stop, end)) for share in shares]
-        work = partial(exchanged, begun=begun, shares=shares, done=done)
+        plan = plan_of(begun, 8, processes)
+        done = [range(min(share.start, end), min(share.stop, end)) for share in plan.shares]
+        work = partial(exchanged, begun=begun, plan=plan, done=done)
         for tree in in_threads(processes, work):
             assert waiting(tree) == expected
 
 
 def test_what_others_have_done_behind_a_process_that_stopped_is_left_out() -> None:
-    shares = shares_of(0, 16, 4)
+    plan = plan_of(0, 16, 4)
     trained = [range(4), range(4, 7), range(8, 12), range(12, 13)]
     kept = [range(4), range(4, 7), range(7, 7), range(7, 7)]
 
     def work(group: ThreadGroup) -> GradientTree:
-        sums = exchange.Exchange(group, GradientTree(), PARAMETERS, shares)
+        sums = exchange.Exchange(group, GradientTree(), PARAMETERS, plan)
         for subdivision in trained[group.rank]:
             sums.add(0, gradients(subdivision)[::-1])
         assert not sums.end()
@@ -112,10 +113,10 @@ def test_another_order_gives_other_bits() -> None:
 def test_as_much_is_sent_as_by_a_ring_all_reduce() -> None:
     length = sum(parameter.numel() for parameter in PARAMETERS)
     for processes in (2, 4, 8):
-        shares = shares_of(0, 8, processes)
+        plan = plan_of(0, 8, processes)
 
-        def work(group: ThreadGroup, shares: list[range] = shares) -> int:
-            exchanged(group, 0, shares)
+        def work(group: ThreadGroup, plan: Plan = plan) -> int:
+            exchanged(group, 0, plan)
             return group.numbers_sent
 
         padded = -(-length // processes) * processes

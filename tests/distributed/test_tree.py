@@ -37,21 +37,6 @@ def test_spans_are_complete_subtrees_and_those_that_wait_in_the_tree(first: int,
     assert [(start, count) for start, count, _ in tree.subtrees()] == spans
 
 
-@pytest.mark.parametrize(("subdivisions", "more"), [(8, 0), (64, 0), (98, 3), (128, 1), (6, 0)])
-def test_how_many_gradients_a_process_holds_at_most(subdivisions: int, more: int) -> None:
-    """One process: log2 of the subdivisions, rounded down, and one, the newest among them."""
-    held = [0] * (subdivisions + 1)
-    for processes in range(1, subdivisions + 1):
-        for share in shares_of(0, subdivisions, processes):
-            ends = range(share.start + 1, share.stop)
-            waiting = max((len(spans_of(share.start, end)) for end in ends), default=0)
-            held[processes] = max(held[processes], waiting + 1)
-
-    assert held[1] <= subdivisions.bit_length()
-    assert max(held) == subdivisions.bit_length() + more or more == 0
-    assert max(held) <= subdivisions.bit_length() + more
-
-
 def test_a_subtree_out_of_place_is_a_mistake() -> None:
     tree = GradientTree(1)
     with pytest.raises(AssertionError, match="no subtree of 2 leaves begins at 1"):

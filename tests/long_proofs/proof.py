@@ -27,10 +27,11 @@ FOLDER = ROOT / ".prove"
 LONG_TESTS = (
     *(
         f"tests/contract/test_{name}.py"
-        for name in ("bccd", "full_size", "portable", "prove", "torchrun", "workers")
+        for name in ("bccd", "full_size", "portable", "processes", "prove", "torchrun", "workers")
     ),
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
+    "tests/distributed/test_plan.py",
     "tests/export/test_full_size.py",
 )
 """All files that hold a test marked `long`."""

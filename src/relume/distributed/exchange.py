@@ -6,7 +6,7 @@ adds it to its part of the tree, and, when the tree is complete, gives the resul
 number is added once, in the order of the tree, and none within a collective; and no process holds
 more of other processes' sums than its part of them.
 
-What comes when follows from the shares alone. A process that stops before its share is done
+What comes when stands in the plan, which all know. A process that stops before its share is done
 therefore sends nothing of value where it should have sent a sum, and says so.
 """
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from relume.distributed.group import Group
-from relume.distributed.tree import Gradients, GradientTree, Span, spans_of
+from relume.distributed.plan import Plan
+from relume.distributed.tree import Gradients, GradientTree, spans_of
 
 GROUP_OF_LAYERS = 2**20
 """Numbers from which a group of layers leaves by itself: 4 MiB."""
@@ -33,7 +34,7 @@ class Exchange:
         group: Group,
         before: GradientTree,
         parameters: Sequence[Tensor],
-        shares: Sequence[range],
+        plan: Plan,
     ) -> None:
         """Begin an iteration.
 
@@ -41,17 +42,18 @@ class Exchange:
             group: of several processes.
             before: the subdivisions that all processes have the sums of, from 0 on; left as it is.
             parameters: whose gradients they are.
-            shares: the subdivisions of every process, each beginning where the one before ends.
+            plan: of the subdivisions that are left.
         """
-        self._group, self._shares = group, shares
-        self._steps = _steps_of(shares)
+        self._group, self._plan = group, plan
+        self._begins = plan.shares[group.rank].start
+        self._steps = plan.steps()
         self._left: list[int] = sorted(self._steps)
         self._layers = [
             _Layers(indexes, [parameters[index] for index in indexes], group.size)
             for indexes in _groups_of(parameters)
         ]
         for layers in self._layers:
-            layers.own = GradientTree(shares[group.rank].start)
+            layers.own = GradientTree(self._begins)
             for first, leaves, sums in before.subtrees():
                 rows = layers.rows([sums[index] for index in layers.indexes])
                 layers.held.add([rows[group.rank].clone()], leaves, first)
@@ -76,8 +78,10 @@ class Exchange:
             PeerLost: another process has ended.
         """
         layers = self._layers[number]
+        if number == 0:
+            self._wait()
         layers.own.add(gradients)
-        step = layers.own.end - 1 - self._shares[self._group.rank].start
+        step = layers.own.end - 1 - self._begins
         if step in self._steps:
             if number == 0:
                 self._begin(step, has_sum=True)
@@ -115,7 +119,7 @@ class Exchange:
                 that is not done.
         """
         end = max(share.stop for share in done)
-        waiting = [_left_of(*pair) for pair in zip(self._shares, done, strict=True)]
+        waiting = [self._plan.waiting(process, share) for process, share in enumerate(done)]
         order = [span for spans in waiting for span in spans]
         wanted = spans_of(0, end)
         found: list[dict[int, Tensor]] = [{} for _ in wanted]
@@ -138,7 +142,7 @@ class Exchange:
         return result
 
     def _begin(self, step: int, has_sum: bool) -> None:
-        """Let a step follow the one before, of which then nothing is under way any more."""
+        """Let a step begin, of the one before which nothing is under way any more."""
         self._wait()
         self._left.remove(step)
         self._under_way.append(self._group.later(partial(self._ask_who_sends, step, has_sum)))
@@ -209,23 +213,6 @@ class _Layers:
         flat = rows.view(-1)
         pairs = zip(self._places, self._shapes, strict=True)
         return [flat[place].view(shape) for place, shape in pairs]
-
-
-def _steps_of(shares: Sequence[range]) -> dict[int, dict[int, Span]]:
-    """Return when a sum is complete: subdivision of a share -> process -> subtree."""
-    steps: dict[int, dict[int, Span]] = {}
-    for process, share in enumerate(shares):
-        for first, leaves in spans_of(share.start, share.stop):
-            steps.setdefault(first + leaves - 1 - share.start, {})[process] = first, leaves
-    return steps
-
-
-def _left_of(share: range, done: range) -> list[Span]:
-    """Return the subtrees of what a process has done that have not been sent."""
-    if not done:
-        return []
-    sent = [n for first, n in spans_of(share.start, share.stop) if first + n <= done.stop]
-    return spans_of(share.start + sum(sent), done.stop)
 
 
 def _groups_of(parameters: Sequence[Tensor]) -> list[list[int]]:

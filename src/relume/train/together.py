@@ -17,6 +17,7 @@ from relume.checkpoint.state import TrainState, first_difference_of_arrays, name
 from relume.checkpoint.tensor_digests import digests_of
 from relume.distributed.exchange import Exchange
 from relume.distributed.group import Group, format_error, parse_error
+from relume.distributed.plan import plan_of
 from relume.distributed.tree import shares_of
 from relume.errors import RelumeError, Unconfirmed
 from relume.model.network import Network
@@ -50,11 +51,13 @@ class Told:
 
 def share_of(group: Group, partial: Partial, network: Network) -> Share:
     """Return what this process trains of the subdivisions that are left of an iteration."""
-    shares = shares_of(partial.subdivisions, network.cfg.net.subdivisions, group.size)
+    left = range(partial.subdivisions, network.cfg.net.subdivisions)
     if group.size == 1:
-        return Share(shares[0])
+        return Share(left)
+    plan = plan_of(left.start, left.stop, group.size)
     parameters = [parameter.tensor for parameter in network.trained_parameters()]
-    return Share(shares[group.rank], Exchange(group, partial.tree, parameters, shares))
+    exchange = Exchange(group, partial.tree, parameters, plan)
+    return Share(plan.shares[group.rank], exchange)
 
 
 def put_together(

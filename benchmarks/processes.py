@@ -1,0 +1,210 @@
+"""What several processes cost: an iteration of two against DistributedDataParallel.
+
+    python -m benchmarks.processes       (or `make bench`)
+
+Two processes train yolov3-tiny 416 with one thread each, by relume's whole loop and by a plain
+one around PyTorch's DistributedDataParallel, with the same net, loss, optimizer, batch,
+subdivisions and loader. The two take turns, round by round, so that a noisy machine disturbs them
+alike; what counts is the ratio. DistributedDataParallel gets what makes it fastest: it sends with
+the last subdivision only (no_sync), its gradients are views of what it sends, and it sends no
+batch-norm statistics. Bytes are those that the second process, which writes no file, gives to
+the system while it trains (wchar in /proc/self/io).
+"""
+
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.inputs import write_inputs
+from relume.checkpoint.keeper import Keeper
+from relume.checkpoint.state import TrainState
+from relume.data.batch import MiniBatch
+from relume.data.patience import PAUSES_S, Patience
+from relume.distributed.group import Group, is_launched, joined
+from relume.evaluate.average_precision import Evaluation
+from relume.model.loss import Truths, head_loss
+from relume.model.network import Network
+from relume.schedule import learning_rate
+from relume.spec import Flags, RunSpec, read_spec
+from relume.train.batches import batches_of
+from relume.train.environment import declare, set_up
+from relume.train.journal import Journal
+from relume.train.loop import Stop, begin, iterations, train
+from relume.train.one_start import shared_state
+from relume.train.optimizer import build_optimizer, gradient_scale, set_rate
+from relume.train.start import StartFlags, starting_state
+from relume.train.step import Report, images_to_tensor
+
+SIDE, PROCESSES, THREADS, ROUNDS, ITERATIONS = 416, 2, 1, 8, 4
+BATCHES = ((8, 2), (16, 8))
+"""(batch, subdivisions)."""
+CPU = torch.device("cpu")
+Contestant = Callable[[], tuple[float, float]]
+"""Trains some iterations; returns seconds and bytes sent, per iteration."""
+
+
+class Clock:
+    """Takes the time and the bytes of all iterations but the first, in which the loader fills."""
+
+    def __init__(self) -> None:
+        self._ticks: list[tuple[float, int]] = []
+
+    def tick(self) -> bool:
+        """Note the end of an iteration; tell whether it was the last."""
+        self._ticks.append((time.perf_counter(), bytes_written()))
+        return len(self._ticks) > ITERATIONS
+
+    def per_iteration(self) -> tuple[float, float]:
+        """Return seconds and bytes."""
+        (began_s, before), (ended_s, after) = self._ticks[0], self._ticks[ITERATIONS]
+        return (ended_s - began_s) / ITERATIONS, (after - before) / ITERATIONS
+
+
+def bytes_written() -> int:
+    """Return how many bytes this process has written, into files and connections."""
+    for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines():
+        name, _, number = line.partition(": ")
+        if name == "wchar":
+            return int(number)
+    raise OSError("/proc/self/io has no wchar")
+
+
+def relume_contestant(spec: RunSpec, start: TrainState, group: Group) -> Contestant:
+    """Return some iterations of the real loop; the first process also saves and keeps a journal."""
+    folder = spec.operation.backup
+    number = itertools.count()
+
+    def some_iterations() -> tuple[float, float]:
+        clock, stop = Clock(), Stop()
+        backup = folder / f"round{next(number)}"
+
+        def watch(state: TrainState, report: Report | Evaluation) -> None:
+            stop.requested = clock.tick()
+
+        live = begin(spec, start, CPU, group)
+        if group.leads:
+            backup.mkdir(parents=True)
+            journal = Journal(backup / "net.journal.jsonl", start.history, print)
+            with closing(Keeper(backup, "net", None, 1000, print)) as keeper, closing(journal):
+                train(spec, live, keeper, journal, stop, watch)
+        else:
+            for state, report in iterations(spec, live, stop, print):
+                if report is not None:
+                    watch(state, report)
+        return clock.per_iteration()
+
+    return some_iterations
+
+
+def plain_contestant(spec: RunSpec, group: Group) -> Contestant:
+    """Return some iterations of a plain loop around DistributedDataParallel."""
+    cfg, net = spec.recipe.cfg, spec.recipe.cfg.net
+    network = Network(cfg, spec.recipe.seed).train()
+    parallel = DistributedDataParallel(
+        network, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+    optimizer = build_optimizer(network.trained_parameters(), net)
+    scale = -gradient_scale(net) * group.size  # the mean of the processes is taken of it
+
+    def train_on(mini_batch: MiniBatch) -> None:
+        raws = parallel(images_to_tensor(mini_batch.images, CPU), mini_batch.positions)
+        truths = Truths(
+            torch.from_numpy(mini_batch.boxes_xywh_rel), torch.from_numpy(mini_batch.classes)
+        )
+        height, width = mini_batch.images.shape[1:3]
+        deltas: list[Tensor] = []
+        for raw, head in zip(raws, cfg.heads, strict=True):
+            found = head_loss(raw.detach(), truths, head, width, height)
+            deltas.append(found.delta.mul_(scale))
+            float(found.box + found.objectness + found.classification)  # for the screen
+        torch.autograd.backward(raws, deltas)
+        network.fold_statistics([network.take_statistics()])
+
+    def iterations() -> tuple[float, float]:
+        clock = Clock()
+        patience = Patience(PAUSES_S, lambda: False, print)
+        with closing(batches_of(spec, 0, patience, group)) as batches:
+            for iteration in itertools.count(1):
+                share = net.subdivisions // group.size
+                for number, mini_batch in enumerate(itertools.islice(batches, share), start=1):
+                    with nullcontext() if number == share else parallel.no_sync():
+                        train_on(mini_batch)
+                set_rate(optimizer, learning_rate(net, iteration), iteration, net)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False)
+                if clock.tick():
+                    break
+        return clock.per_iteration()
+
+    return iterations
+
+
+def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
+    """Let the contestants take turns; the last process prints what it has seen."""
+    folder = folder / f"{batch}_{subdivisions}"
+    if group.leads:
+        folder.mkdir()
+        write_inputs(folder, "yolov3-tiny", SIDE, batch, subdivisions)
+    group.gather(b"")
+    spec = read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), print)
+    spec = replace(spec, operation=replace(spec.operation, workers=1, backup=folder / "backup"))
+    environment = declare(THREADS, CPU)
+    start = starting_state(spec, StartFlags(), environment, lambda text: None)
+    start = shared_state(group, start if group.leads else None) or start
+    contestants = {
+        "relume": relume_contestant(spec, start, group),
+        "plain": plain_contestant(spec, group),
+    }
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for number in range(ROUNDS):
+        names = list(contestants) if number % 2 else list(contestants)[::-1]
+        for name in names:
+            group.gather(b"")
+            rounds[name].append(contestants[name]())
+    if group.rank == group.size - 1:
+        report(batch, subdivisions, rounds)
+
+
+def report(batch: int, subdivisions: int, rounds: dict[str, list[tuple[float, float]]]) -> None:
+    """Print what two contestants have taken."""
+    pairs = list(zip(rounds["relume"], rounds["plain"], strict=True))
+    ratios = sorted(one[0] / other[0] for one, other in pairs)
+    seconds = [statistics.median(one[0] for one in rounds[name]) for name in rounds]
+    sent = [statistics.median(one[1] for one in rounds[name]) for name in rounds]
+    print(
+        f"\nyolov3-tiny {SIDE}, batch {batch}, subdivisions {subdivisions}, {PROCESSES} processes "
+        f"with {THREADS} thread: seconds per iteration {seconds[0]:.3f}, with "
+        f"DistributedDataParallel {seconds[1]:.3f}; ratio {statistics.median(ratios):.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f}); bytes sent {sent[0]:,.0f} and {sent[1]:,.0f}, "
+        f"ratio {sent[0] / sent[1]:.3f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Start the processes, or be one of them."""
+    if not is_launched():
+        with tempfile.TemporaryDirectory(prefix="relume-bench-") as name:
+            launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+            command = [sys.executable, "-m", *launcher, "-m", "benchmarks.processes", name]
+            subprocess.run(command, check=True)
+        return
+    set_up(THREADS)
+    with joined(CPU) as group:
+        for batch, subdivisions in BATCHES:
+            compare(group, Path(sys.argv[1]), batch, subdivisions)
+
+
+if __name__ == "__main__":
+    main()
