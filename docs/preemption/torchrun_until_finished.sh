@@ -10,6 +10,9 @@ pause_s=${PAUSE_S:-10}    # before the command is given again, so that nothing s
 quick_s=${QUICK_S:-60}    # a start that fails within that time without a new save has a mistake in it
 most_mistakes=5           # in a row
 
+# Else PyTorch 2.13 goes on asking for the place where all meet at a machine that has been lost.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 backup=$1
 shift
 

@@ -27,7 +27,10 @@ FOLDER = ROOT / ".prove"
 LONG_TESTS = (
     *(
         f"tests/contract/test_{name}.py"
-        for name in ("bccd", "full_size", "portable", "processes", "prove", "torchrun", "workers")
+        for name in (
+            *("bccd", "full_size", "machines", "portable", "processes", "prove", "torchrun"),
+            "workers",
+        )
     ),
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
