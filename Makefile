@@ -22,6 +22,8 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.processes
+	$(BIN)/python -m benchmarks.exchange
 
 prove: .venv/installed
 	$(BIN)/python -m tests.long_proofs

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -50,25 +50,37 @@ SIDE, PROCESSES, THREADS, ROUNDS, ITERATIONS = 416, 2, 1, 8, 4
 BATCHES = ((8, 2), (16, 8))
 """(batch, subdivisions)."""
 CPU = torch.device("cpu")
-Contestant = Callable[[], tuple[float, float]]
-"""Trains some iterations; returns seconds and bytes sent, per iteration."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of an iteration, in one process."""
+
+    seconds: float
+    processor_s: float
+    """Of all threads of the process; on a busy machine steadier than the time of a clock."""
+    sent_bytes: float
+
+
+Contestant = Callable[[], Cost]
+"""Trains some iterations."""
 
 
 class Clock:
-    """Takes the time and the bytes of all iterations but the first, in which the loader fills."""
+    """Takes what all iterations cost but the first, in which the loader fills."""
 
     def __init__(self) -> None:
-        self._ticks: list[tuple[float, int]] = []
+        self._ticks: list[tuple[float, float, int]] = []
 
     def tick(self) -> bool:
         """Note the end of an iteration; tell whether it was the last."""
-        self._ticks.append((time.perf_counter(), bytes_written()))
+        self._ticks.append((time.perf_counter(), time.process_time(), bytes_written()))
         return len(self._ticks) > ITERATIONS
 
-    def per_iteration(self) -> tuple[float, float]:
-        """Return seconds and bytes."""
-        (began_s, before), (ended_s, after) = self._ticks[0], self._ticks[ITERATIONS]
-        return (ended_s - began_s) / ITERATIONS, (after - before) / ITERATIONS
+    def per_iteration(self) -> Cost:
+        """Return the mean."""
+        pairs = zip(self._ticks[0], self._ticks[ITERATIONS], strict=True)
+        return Cost(*((end - begin) / ITERATIONS for begin, end in pairs))
 
 
 def bytes_written() -> int:
@@ -85,7 +97,7 @@ def relume_contestant(spec: RunSpec, start: TrainState, group: Group) -> Contest
     folder = spec.operation.backup
     number = itertools.count()
 
-    def some_iterations() -> tuple[float, float]:
+    def some_iterations() -> Cost:
         clock, stop = Clock(), Stop()
         backup = folder / f"round{next(number)}"
 
@@ -131,7 +143,7 @@ def plain_contestant(spec: RunSpec, group: Group) -> Contestant:
         torch.autograd.backward(raws, deltas)
         network.fold_statistics([network.take_statistics()])
 
-    def iterations() -> tuple[float, float]:
+    def iterations() -> Cost:
         clock = Clock()
         patience = Patience(PAUSES_S, lambda: False, print)
         with closing(batches_of(spec, 0, patience, group)) as batches:
@@ -166,7 +178,7 @@ def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
         "relume": relume_contestant(spec, start, group),
         "plain": plain_contestant(spec, group),
     }
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    rounds: dict[str, list[Cost]] = {name: [] for name in contestants}
     for number in range(ROUNDS):
         names = list(contestants) if number % 2 else list(contestants)[::-1]
         for name in names:
@@ -176,20 +188,22 @@ def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
         report(batch, subdivisions, rounds)
 
 
-def report(batch: int, subdivisions: int, rounds: dict[str, list[tuple[float, float]]]) -> None:
+def report(batch: int, subdivisions: int, rounds: dict[str, list[Cost]]) -> None:
     """Print what two contestants have taken."""
-    pairs = list(zip(rounds["relume"], rounds["plain"], strict=True))
-    ratios = sorted(one[0] / other[0] for one, other in pairs)
-    seconds = [statistics.median(one[0] for one in rounds[name]) for name in rounds]
-    sent = [statistics.median(one[1] for one in rounds[name]) for name in rounds]
     print(
         f"\nyolov3-tiny {SIDE}, batch {batch}, subdivisions {subdivisions}, {PROCESSES} processes "
-        f"with {THREADS} thread: seconds per iteration {seconds[0]:.3f}, with "
-        f"DistributedDataParallel {seconds[1]:.3f}; ratio {statistics.median(ratios):.3f} "
-        f"({ratios[0]:.3f} to {ratios[-1]:.3f}); bytes sent {sent[0]:,.0f} and {sent[1]:,.0f}, "
-        f"ratio {sent[0] / sent[1]:.3f}",
-        flush=True,
+        f"with {THREADS} thread, {ROUNDS} rounds of {ITERATIONS} iterations"
     )
+    print(f"{'':24}{'relume':>14}{'DDP':>14}{'median ratio':>14}{'from':>8}{'to':>8}")
+    for field in fields(Cost):
+        mine, other = ([getattr(one, field.name) for one in rounds[name]] for name in rounds)
+        ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
+        middles = "".join(f"{statistics.median(values):14,.3f}" for values in (mine, other))
+        print(
+            f"{field.name:24}{middles}{statistics.median(ratios):14.3f}"
+            f"{ratios[0]:8.3f}{ratios[-1]:8.3f}",
+            flush=True,
+        )
 
 
 def main() -> None:

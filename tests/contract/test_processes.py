@@ -23,7 +23,14 @@ pytestmark = [pytest.mark.long, needs_shared]
 def net_options(subdivisions: int, adam: bool) -> dict[str, object]:
     """Return augmentation of every kind, a rate that changes, and two pictures a subdivision."""
     options: dict[str, object] = {"batch": 2 * subdivisions, "subdivisions": subdivisions}
-    options |= {"max_batches": ITERATIONS, "burn_in": 2, "mosaic": 1, "flip": 1, **AUGMENTED}
+    options |= {
+        "max_batches": ITERATIONS,
+        "burn_in": 2,
+        "mosaic": 1,
+        "flip": 1,
+        **AUGMENTED,
+        "resize_step": 32,
+    }
     return options | (ADAM if adam else {"momentum": 0.9})
 
 
