@@ -165,5 +165,5 @@ def test_the_machine_that_leads_and_keeps_the_meeting_is_lost_for_good(
     loops[left[0]].read_until("goes on from")
 
     assert [loops[one].ended() for one in left] == [0, 0], [loops[one].said for one in left]
-    assert 60 <= iterations_done(site.folders[lost]) < LONG
+    assert 0 < iterations_done(site.folders[lost]) < LONG
     site.check(left)
