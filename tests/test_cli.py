@@ -229,3 +229,32 @@ def test_ctrl_c_outside_training_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     ended = relume("inspect", "x")
 
     assert (ended.status, ended.err) == (130, "relume: interrupted\n")
+
+
+DECODING = """
+import sys, threading
+import cv2
+import numpy as np
+import relume.cli
+
+picture = np.zeros((300, 300, 3), np.uint8)
+begun = threading.Event()
+
+def decode():
+    while True:
+        cv2.medianBlur(picture, 9)
+        begun.set()
+
+threading.Thread(target=decode, daemon=True).start()
+begun.wait()
+sys.argv[1:] = ["version"]
+"""
+"""A thread that comes back from OpenCV every few milliseconds."""
+
+
+def test_a_thread_within_opencv_does_not_spoil_the_end_of_a_process() -> None:
+    """With sys.exit() it does up to Python 3.13: the process is aborted, with status -6."""
+    code = DECODING + "relume.cli.program()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout) == (0, f"relume {__version__}\n")

@@ -1,7 +1,5 @@
 """`python -m relume`: the same as `relume`."""
 
-import sys
+from relume.cli import program
 
-from relume.cli import main
-
-sys.exit(main())
+program()

@@ -8,10 +8,13 @@ not exist: one of Darknet's that is not supported is an error that says what to 
 
 import difflib
 import importlib
+import os
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from relume import __version__
 from relume.command_table import (
@@ -53,6 +56,23 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         screen.close()
+
+
+def program() -> NoReturn:
+    """Run the command line of this process, and end the process.
+
+    Python's end takes a process down, with another status, if a thread that nobody waits for
+    comes back from C++ (OpenCV that decodes) meanwhile. All is written and said by then, so the
+    process is ended without it.
+    """
+    status = main()
+    others = [thread for thread in threading.enumerate() if thread != threading.main_thread()]
+    if others and all(thread.daemon for thread in others):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed, or nobody reads it
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _status(error: RelumeError) -> int:

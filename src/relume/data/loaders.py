@@ -62,8 +62,7 @@ class Loaders:
     def close(self) -> None:
         """Drop the tasks that nobody has begun, and let the threads end.
 
-        Waits for tasks under way, but not for one that hangs: a thread that is in the middle of
-        OpenCV when Python itself ends can take the process down.
+        Waits for tasks under way, but not for one that hangs: see `cli.program`.
         """
         with suppress(Empty):
             while True:
