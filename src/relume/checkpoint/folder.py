@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relume.checkpoint import container, course, storage
 from relume.checkpoint.state import TrainState
-from relume.errors import CheckpointError, RelumeError, Unavailable
+from relume.errors import CheckpointError, OtherRecipe, RelumeError, Unavailable
 
 HEAD_BYTES = 64
 TAIL_BYTES = 64
@@ -159,8 +159,8 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
 
     Raises:
         Unavailable, CheckpointError: the disk does not give a file, which may be the newest good
-            one. That is no damage, and nothing older may be taken for it. Or the folder holds
-            checkpoints of two runs, and nobody knows which is meant.
+            one. That is no damage, and nothing older may be taken for it.
+        OtherRecipe: the folder holds checkpoints of two runs, and nobody knows which is meant.
     """
     files = candidates(folder, name)
     rejected = list(files.unreadable)
@@ -185,7 +185,7 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
         return None, rejected
     newest, oldest = good[0], good[-1]
     if oldest.path == files.last and not _leads_to(oldest, newest):
-        raise CheckpointError(
+        raise OtherRecipe(
             newest.path,
             f"{newest.state.place} does not come from {oldest.state.place} of {oldest.path}",
             "the checkpoints of one run",
