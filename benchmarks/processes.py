@@ -4,8 +4,9 @@
 
 Two processes train yolov3-tiny 416 with one thread each, by relume's whole loop and by a plain
 one around PyTorch's DistributedDataParallel, with the same net, loss, optimizer, batch,
-subdivisions and loader. The two take turns, round by round, so that a noisy machine disturbs them
-alike; what counts is the ratio. DistributedDataParallel gets what makes it fastest: it sends with
+subdivisions and loader. They take turns, round by round, so that a noisy machine disturbs them
+alike; what counts is the ratio. relume runs twice: as it is, and with nothing saved, which is what
+compares with DistributedDataParallel: that saves nothing. DistributedDataParallel gets what makes it fastest: it sends with
 the last subdivision only (no_sync), its gradients are views of what it sends, and it sends no
 batch-norm statistics. Bytes are those that the second process, which writes no file, gives to
 the system while it trains (wchar in /proc/self/io).
@@ -92,8 +93,10 @@ def bytes_written() -> int:
     raise OSError("/proc/self/io has no wchar")
 
 
-def relume_contestant(spec: RunSpec, start: TrainState, group: Group) -> Contestant:
-    """Return some iterations of the real loop; the first process also saves and keeps a journal."""
+def relume_contestant(
+    spec: RunSpec, start: TrainState, group: Group, saves: bool = True
+) -> Contestant:
+    """Return some iterations of the real loop; the first process may save and keep a journal."""
     folder = spec.operation.backup
     number = itertools.count()
 
@@ -105,7 +108,7 @@ def relume_contestant(spec: RunSpec, start: TrainState, group: Group) -> Contest
             stop.requested = clock.tick()
 
         live = begin(spec, start, CPU, group)
-        if group.leads:
+        if group.leads and saves:
             backup.mkdir(parents=True)
             journal = Journal(backup / "net.journal.jsonl", start.history, print)
             with closing(Keeper(backup, "net", None, 1000, print)) as keeper, closing(journal):
@@ -176,7 +179,8 @@ def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
     start = shared_state(group, start if group.leads else None) or start
     contestants = {
         "relume": relume_contestant(spec, start, group),
-        "plain": plain_contestant(spec, group),
+        "nothing saved": relume_contestant(spec, start, group, saves=False),
+        "DDP": plain_contestant(spec, group),
     }
     rounds: dict[str, list[Cost]] = {name: [] for name in contestants}
     for number in range(ROUNDS):
@@ -189,21 +193,23 @@ def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
 
 
 def report(batch: int, subdivisions: int, rounds: dict[str, list[Cost]]) -> None:
-    """Print what two contestants have taken."""
+    """Print what the contestants have taken, and how that compares with the last one's."""
     print(
         f"\nyolov3-tiny {SIDE}, batch {batch}, subdivisions {subdivisions}, {PROCESSES} processes "
         f"with {THREADS} thread, {ROUNDS} rounds of {ITERATIONS} iterations"
     )
-    print(f"{'':24}{'relume':>14}{'DDP':>14}{'median ratio':>14}{'from':>8}{'to':>8}")
+    print(f"{'':28}{'median':>14}{'to DDP, median':>16}{'from':>8}{'to':>8}")
+    *_, last = rounds.values()
     for field in fields(Cost):
-        mine, other = ([getattr(one, field.name) for one in rounds[name]] for name in rounds)
-        ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
-        middles = "".join(f"{statistics.median(values):14,.3f}" for values in (mine, other))
-        print(
-            f"{field.name:24}{middles}{statistics.median(ratios):14.3f}"
-            f"{ratios[0]:8.3f}{ratios[-1]:8.3f}",
-            flush=True,
-        )
+        others = [getattr(one, field.name) for one in last]
+        for name, costs in rounds.items():
+            values = [getattr(one, field.name) for one in costs]
+            ratios = sorted(a / b for a, b in zip(values, others, strict=True))
+            print(
+                f"{field.name:14}{name:14}{statistics.median(values):14,.3f}"
+                f"{statistics.median(ratios):16.3f}{ratios[0]:8.3f}{ratios[-1]:8.3f}",
+                flush=True,
+            )
 
 
 def main() -> None:
