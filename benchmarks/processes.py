@@ -6,10 +6,10 @@ Two processes train yolov3-tiny 416 with one thread each, by relume's whole loop
 one around PyTorch's DistributedDataParallel, with the same net, loss, optimizer, batch,
 subdivisions and loader. They take turns, round by round, so that a noisy machine disturbs them
 alike; what counts is the ratio. relume runs twice: as it is, and with nothing saved, which is what
-compares with DistributedDataParallel: that saves nothing. DistributedDataParallel gets what makes it fastest: it sends with
-the last subdivision only (no_sync), its gradients are views of what it sends, and it sends no
-batch-norm statistics. Bytes are those that the second process, which writes no file, gives to
-the system while it trains (wchar in /proc/self/io).
+compares with DistributedDataParallel. That gets what makes it fastest: it sends with the last
+subdivision only (no_sync), its gradients are views of what it sends, and it sends no batch-norm
+statistics. Bytes are those that the second process, which writes no file, gives to the system
+while it trains (wchar in /proc/self/io).
 """
 
 import itertools
