@@ -22,6 +22,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "docs" / "preemption"
 LOOP, JOB, UNIT = (
     RECIPES / name for name in ("until_finished.sh", "relume.sbatch", "relume.service")
 )
+TORCHRUN_LOOP = RECIPES / "torchrun_until_finished.sh"
 TRAIN = ("detector", "train", "obj.data", "net.cfg", "-threads", "1", "-workers", "1")
 ITERATIONS = 12
 
@@ -158,6 +159,53 @@ def test_the_loop_passes_a_signal_on_waits_for_the_run_and_ends(
     tmp_path: Path, scripts: list[Script], number: int
 ) -> None:
     scripts.append(loop := Script(LOOP, tmp_path, sys.executable, "-c", STOPS_BY_SIGNAL))
+    loop.read_until("trains")
+    os.kill(loop.process.pid, number)
+
+    assert loop.ended() == 75
+    assert loop.said[1:] == ["told SIGTERM"]
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """Return a folder in which `relume inspect` says 75 until there is a file `finished`."""
+    relume = tmp_path / "relume"
+    relume.write_text("#!/bin/sh\n[ -e finished ] || exit 75\n")
+    relume.chmod(0o755)
+    (tmp_path / "backup").mkdir()
+    return tmp_path
+
+
+def test_the_loop_of_torchrun_gives_up_after_five_starts_in_a_row_that_save_nothing(
+    unfinished: Path, scripts: list[Script]
+) -> None:
+    saves_thrice = (
+        "echo x >> tries; n=$(wc -l < tries); "
+        "[ $n -gt 3 ] || echo $n > backup/net_$n''_last.weights; exit 2"
+    )
+    scripts.append(loop := Script(TORCHRUN_LOOP, unfinished, "backup", "bash", "-c", saves_thrice))
+
+    assert loop.ended() == 2
+    assert len((unfinished / "tries").read_text().split()) == 3 + 5
+    assert loop.said[-1] == ("torchrun_until_finished: failed 5 times in a row, last with status 2")
+
+
+def test_the_loop_of_torchrun_ends_when_the_run_is_finished_whatever_torchrun_says(
+    unfinished: Path, scripts: list[Script]
+) -> None:
+    command = "echo x >> tries; [ $(wc -l < tries) -lt 7 ] || touch finished"
+    scripts.append(loop := Script(TORCHRUN_LOOP, unfinished, "backup", "bash", "-c", command))
+
+    assert loop.ended() == 0
+    assert len((unfinished / "tries").read_text().split()) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_the_loop_of_torchrun_passes_a_signal_on_and_starts_nothing_again(
+    unfinished: Path, scripts: list[Script], number: int
+) -> None:
+    command = ("backup", sys.executable, "-c", STOPS_BY_SIGNAL)
+    scripts.append(loop := Script(TORCHRUN_LOOP, unfinished, *command))
     loop.read_until("trains")
     os.kill(loop.process.pid, number)
 
