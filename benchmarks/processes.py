@@ -1,6 +1,10 @@
-"""What several processes cost: an iteration of two against DistributedDataParallel.
+"""What several processes cost: an iteration of two against DistributedDataParallel, and of more.
 
-    python -m benchmarks.processes       (or `make bench`)
+    python -m benchmarks.processes [PART ...]      (or `make bench`; PARTS below)
+
+ddp      two processes against DistributedDataParallel
+growth   one to eight processes, and more subdivisions: processor time of all of them together,
+         since on fewer processors than processes the time of a clock tells nothing
 
 Two processes train yolov3-tiny 416 with one thread each, by relume's whole loop and by a plain
 one around PyTorch's DistributedDataParallel, with the same net, loss, optimizer, batch,
@@ -13,6 +17,7 @@ while it trains (wchar in /proc/self/io).
 """
 
 import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -20,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -49,7 +54,10 @@ from relume.train.step import Report, images_to_tensor
 
 SIDE, PROCESSES, THREADS, ROUNDS, ITERATIONS = 416, 2, 1, 8, 4
 BATCHES = ((8, 2), (16, 8))
-"""(batch, subdivisions)."""
+"""(batch, subdivisions) of ddp."""
+SMALL_SIDE = 224
+GROWTH = ((1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (8, 8), (2, 16), (2, 32), (2, 64))
+"""(processes, subdivisions) of growth; one picture in each subdivision."""
 CPU = torch.device("cpu")
 
 
@@ -165,18 +173,25 @@ def plain_contestant(spec: RunSpec, group: Group) -> Contestant:
     return iterations
 
 
-def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
-    """Let the contestants take turns; the last process prints what it has seen."""
-    folder = folder / f"{batch}_{subdivisions}"
+def inputs_of(
+    group: Group, folder: Path, side: int, batch: int, subdivisions: int
+) -> tuple[RunSpec, TrainState]:
+    """Return what to train, and from which state."""
     if group.leads:
         folder.mkdir()
-        write_inputs(folder, "yolov3-tiny", SIDE, batch, subdivisions)
+        write_inputs(folder, "yolov3-tiny", side, batch, subdivisions)
     group.gather(b"")
     spec = read_spec(str(folder / "obj.data"), str(folder / "net.cfg"), Flags(), print)
     spec = replace(spec, operation=replace(spec.operation, workers=1, backup=folder / "backup"))
     environment = declare(THREADS, CPU)
     start = starting_state(spec, StartFlags(), environment, lambda text: None)
-    start = shared_state(group, start if group.leads else None) or start
+    return spec, shared_state(group, start if group.leads else None) or start
+
+
+def compare(group: Group, folder: Path, batch: int, subdivisions: int) -> None:
+    """Let the contestants take turns; the last process prints what it has seen."""
+    folder = folder / f"{batch}_{subdivisions}"
+    spec, start = inputs_of(group, folder, SIDE, batch, subdivisions)
     contestants = {
         "relume": relume_contestant(spec, start, group),
         "nothing saved": relume_contestant(spec, start, group, saves=False),
@@ -212,18 +227,61 @@ def report(batch: int, subdivisions: int, rounds: dict[str, list[Cost]]) -> None
             )
 
 
-def main() -> None:
-    """Start the processes, or be one of them."""
-    if not is_launched():
-        with tempfile.TemporaryDirectory(prefix="relume-bench-") as name:
-            launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-            command = [sys.executable, "-m", *launcher, "-m", "benchmarks.processes", name]
-            subprocess.run(command, check=True)
-        return
+def grow(group: Group, folder: Path, subdivisions: int) -> None:
+    """Print what all processes together take for an iteration in which nothing is saved."""
+    spec, start = inputs_of(group, folder / "run", SMALL_SIDE, subdivisions, subdivisions)
+    cost = relume_contestant(spec, start, group, saves=False)()
+    said = [json.loads(text) for text in group.gather(json.dumps(astuple(cost)).encode())]
+    if group.leads:
+        seconds, processor_s, sent_bytes = zip(*said, strict=True)
+        print(
+            f"yolov3-tiny {SMALL_SIDE}, {subdivisions} subdivisions of a picture, {group.size} "
+            f"processes: {sum(processor_s):.3f} processor seconds in all, {max(seconds):.3f} s; "
+            f"sends at most {max(sent_bytes) / 1e6:.1f} MB",
+            flush=True,
+        )
+
+
+def launch(processes: int, *words: object) -> None:
+    """Run this module in so many processes."""
+    with tempfile.TemporaryDirectory(prefix="relume-bench-") as name:
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, "-m", *launcher, "-m", "benchmarks.processes", name]
+        subprocess.run([*command, *map(str, words)], check=True)
+
+
+def be_one(folder: Path, part: str, *numbers: str) -> None:
+    """Be one of the processes."""
     set_up(THREADS)
     with joined(CPU) as group:
-        for batch, subdivisions in BATCHES:
-            compare(group, Path(sys.argv[1]), batch, subdivisions)
+        if part == "ddp":
+            for batch, subdivisions in BATCHES:
+                compare(group, folder, batch, subdivisions)
+        else:
+            grow(group, folder, int(numbers[0]))
+
+
+def ddp() -> None:
+    """Compare two processes with DistributedDataParallel."""
+    launch(PROCESSES, "ddp")
+
+
+def growth() -> None:
+    """Show what more processes and more subdivisions cost."""
+    for processes, subdivisions in GROWTH:
+        launch(processes, "growth", subdivisions)
+
+
+PARTS: dict[str, Callable[[], None]] = {"ddp": ddp, "growth": growth}
+
+
+def main() -> None:
+    """Run the parts named on the command line, or all; or be one of their processes."""
+    if is_launched():
+        be_one(Path(sys.argv[1]), *sys.argv[2:])
+        return
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
 
 
 if __name__ == "__main__":
