@@ -92,7 +92,9 @@ class Site:
     def begin(self, machine: Machine, host: Machine) -> Launched:
         """Start the loop of docs/distributed.md on a machine; another one keeps the meeting."""
         # PyTorch's own times are a minute and more; and the names of these machines mean nothing.
-        times = "last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3,read_timeout=15"
+        times = (
+            "last_call_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=3,read_timeout=15"
+        )
         meeting = f"{times},is_host={int(machine == host)}"
         command = (
             *("bash", str(LOOP), "backup", *TORCHRUN),
