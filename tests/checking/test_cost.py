@@ -27,6 +27,7 @@ TRIAL = Trial(images=2, width=64, height=64, seconds=0.5, held_bytes=10**6)
 
 
 def cfg_of(**options: object) -> Cfg:
+    # Each option has a type of its own, which **options cannot tell.
     return parse_cfg(small_cfg(**options), "net.cfg", "train")  # type: ignore[arg-type]
 
 

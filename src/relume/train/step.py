@@ -205,6 +205,7 @@ def _handed_over(network: Network, exchange: Exchange) -> Iterator[None]:
         while len(handed) < len(groups) and not missing[len(handed)]:
             hand_over(len(handed))
 
+    # PyTorch gives no types to its hooks' registration.
     handles = [
         tensors[index].register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
             functools.partial(note, index, number)
