@@ -19,6 +19,7 @@ from relume.export.model import onnx_model
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.keys import ACTIVATIONS
 from relume.model.detect import Detections, decode, nms_sort, prepare_image
+from relume.model.inference import run_fused
 from relume.model.network import Network
 from tests import cfg_texts
 from tests.export.onnx_models import Both, Outputs, both, run
@@ -53,6 +54,8 @@ def of_layers(*sections: str, width: int = 48, height: int = 32, **yolo: object)
 
 
 FIRST = cfg_texts.convolution(8)
+WIDE = cfg_texts.section("maxpool", size=2, stride=2, padding=7)
+"""A pool with windows that lie wholly outside the picture, before it and after it."""
 KINDS = {
     "two heads": cfg_texts.small_cfg(),
     "no batch norm": cfg_texts.small_cfg(batch_normalize=0),
@@ -81,7 +84,10 @@ KINDS = {
         FIRST, cfg_texts.section("maxpool", size=3, stride=2, padding=0)
     ),
     "maxpool, wide padding": of_layers(
-        FIRST, cfg_texts.section("maxpool", size=2, stride=2, padding=7)
+        FIRST, cfg_texts.section("maxpool", size=3, stride=2, padding=4)
+    ),
+    "maxpool of windows outside the picture": of_layers(
+        FIRST, WIDE, cfg_texts.section("maxpool", size=5, stride=1)
     ),
     "upsample": of_layers(FIRST, cfg_texts.section("upsample", stride=3)),
     "route, groups": of_layers(
@@ -111,6 +117,25 @@ def test_the_heads_of_every_kind_of_layer_are_ours(kind: str) -> None:
 
     for ours, their in zip(net.raws(images), theirs, strict=True):
         np.testing.assert_allclose(their, ours, rtol=0, atol=CLOSE)
+
+
+def test_a_window_outside_the_picture_is_the_lowest_number() -> None:
+    net = random_net(of_layers(FIRST, WIDE))
+    # Sums of the lowest number overflow, or do not, by their order: only tiny weights leave it.
+    for array in (net.arrays["2.weights"], net.arrays["2.biases"]):
+        array *= np.float32(1e-38)
+    images = noise(net)
+    (theirs,) = run(net.model(RAW), images).values()
+    (ours,) = net.raws(images)
+    (fused,) = (raw.numpy() for raw in run_fused(net.network)(images))
+    weights = net.arrays["2.weights"].sum((1, 2, 3), dtype=np.float64)
+    outside = weights * np.finfo(np.float32).min
+
+    assert ours.shape[2:] == (19, 27)
+    for raw in (ours, theirs, fused):
+        np.testing.assert_allclose(raw, ours, rtol=0, atol=CLOSE)
+        for row, column in ((0, 9), (18, 9), (9, 0), (9, 26)):
+            np.testing.assert_allclose(raw[0, :, row, column], outside, rtol=1e-5)
 
 
 def ours_of(net: Both, images: Tensor, thresh: float) -> list[Detections]:

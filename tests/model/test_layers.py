@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,16 +22,18 @@ def picture(channels: int, height: int, width: int, images: int = 2) -> Tensor:
 
 
 def maxpool_by_loops(x: Tensor, s: sections.Maxpool) -> Tensor:
-    """Return what forward_maxpool_layer returns, cell by cell."""
+    """Return what forward_maxpool_layer returns, cell by cell: -FLT_MAX where no value is."""
     images, channels, height, width = x.shape
     out_height = (height + s.padding - s.size) // s.stride_y + 1
     out_width = (width + s.padding - s.size) // s.stride_x + 1
-    out = torch.full((images, channels, out_height, out_width), -math.inf)
+    out = torch.full((images, channels, out_height, out_width), torch.finfo(torch.float32).min)
     for i in range(out_height):
         for j in range(out_width):
             top, left = i * s.stride_y - s.padding // 2, j * s.stride_x - s.padding // 2
-            rows, columns = slice(max(top, 0), top + s.size), slice(max(left, 0), left + s.size)
-            out[:, :, i, j] = x[:, :, rows, columns].amax((2, 3))
+            bottom, right = max(top + s.size, 0), max(left + s.size, 0)
+            window = x[:, :, max(top, 0) : bottom, max(left, 0) : right]
+            if window.numel():
+                out[:, :, i, j] = window.amax((2, 3))
     return out
 
 
@@ -42,17 +44,23 @@ def maxpool_by_loops(x: Tensor, s: sections.Maxpool) -> Tensor:
     stride_y=st.integers(1, 3),
     height=st.integers(9, 16),
     width=st.integers(9, 16),
-    padding=st.integers(0, 8),
+    padding=st.integers(0, 24),
 )
+@example(size=2, stride_x=2, stride_y=3, height=9, width=10, padding=9)
 def test_maxpool_has_darknets_windows(
     size: int, stride_x: int, stride_y: int, height: int, width: int, padding: int
 ) -> None:
-    padding = min(padding, size - 1)
     section = sections.Maxpool(
         line=1, size=size, stride_x=stride_x, stride_y=stride_y, padding=padding
     )
-    x = picture(2, height, width)
-    assert torch.equal(Maxpool(section)(x), maxpool_by_loops(x, section))
+    x = picture(2, height, width).requires_grad_()
+    pooled, expected = Maxpool(section)(x), maxpool_by_loops(x, section)
+    assert torch.equal(pooled, expected)
+
+    # Small integers: their sums are exact in any order.
+    gradient = torch.arange(pooled.numel()).remainder(7).reshape(pooled.shape).float()
+    ours, theirs = (torch.autograd.grad(y, x, gradient)[0] for y in (pooled, expected))
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1), (5, 1), (13, 1), (8, 2), (4, 2)])

@@ -126,7 +126,7 @@ def _add_maxpool(
     pads = [before, before, *after]
     if max(pads) >= layer.size:  # ONNX knows no windows that lie outside altogether
         frame = graph.integers(f"{name}.frame", 0, 0, before, before, 0, 0, *after)
-        lowest = graph.constant(f"{name}.lowest", np.array(-np.inf, np.float32))
+        lowest = graph.constant(f"{name}.lowest", np.array(np.finfo(np.float32).min))
         images = graph.add("Pad", [images, frame, lowest], f"{name}.framed")
         pads = [0, 0, 0, 0]
     window = [layer.size, layer.size]

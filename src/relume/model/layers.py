@@ -98,9 +98,12 @@ class Convolutional(nn.Module):
 class Maxpool(nn.Module):
     """Largest value of each window; what lies outside the picture never wins.
 
-    Windows start at -(padding // 2); the first of equal values gets the gradient.
+    Windows start at -(padding // 2); the first of equal values gets the gradient. A window that
+    lies wholly outside the picture gives the lowest finite number, as in Darknet on a
+    CPU, and passes no gradient on, as in Darknet on a GPU.
 
-    Source: AlexeyAB src/maxpool_layer.c forward_maxpool_layer.
+    Source: AlexeyAB src/maxpool_layer.c forward_maxpool_layer,
+        src/maxpool_layer_kernels.cu backward_maxpool_layer_kernel.
     """
 
     def __init__(self, section: sections.Maxpool) -> None:
@@ -124,7 +127,8 @@ class Maxpool(nn.Module):
                 if given == wanted:
                     return F.max_pool2d(images, s.size, stride, before, ceil_mode=ceil_mode)
         after = s.padding - before
-        framed = F.pad(images, (before, after, before, after), value=-math.inf)
+        lowest = torch.finfo(images.dtype).min
+        framed = F.pad(images, (before, after, before, after), value=lowest)
         return F.max_pool2d(framed, s.size, stride)
 
 
