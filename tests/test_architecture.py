@@ -19,7 +19,8 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 # A part may import the parts named behind it, and itself; nothing else of relume.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"detection", "detector"},  # __init__: imported when they are first asked for
-    "errors": set(),
+    "control_characters": set(),
+    "errors": {"control_characters"},
     "draws": set(),
     "formats": {"errors"},
     "schedule": {"draws", "formats"},
@@ -35,26 +36,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distributed": {"errors"},
     "train": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
-        *("distributed", "kernels", "figures", "draws", "evaluate"),
+        *("distributed", "kernels", "figures", "draws", "evaluate", "control_characters"),
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
     "export": {"", "formats"},
-    "datasets": {"errors", "draws", "formats", "figures"},
+    "datasets": {"errors", "draws", "formats", "figures", "control_characters"},
     "checking": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "datasets", "checkpoint"),
-        "training_set",
+        *("training_set", "control_characters"),
     },
     "drawing": set(),
     "detection": {"drawing"},
     "detector": {"errors", "formats", "data", "model", "checkpoint", "detection"},
     "contact_sheet": {"drawing"},
-    "screen": {"errors"},
+    "screen": {"errors", "control_characters"},
     "commands": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("training_set", "train", "proof", "datasets", "drawing", "contact_sheet", "screen"),
         *("checking", "command_table", "export", "kernels", "detection", "detector"),
-        *("evaluate", "validation_set", "distributed"),
+        *("evaluate", "validation_set", "distributed", "control_characters"),
     },
     "command": set(),
     "file_commands": {"command"},

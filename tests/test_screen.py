@@ -1,22 +1,29 @@
 """What a person, a log parser, a pipe and a full disk get to see."""
 
+import io
 import os
 import pty
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relume import screen as screen_module
+from relume.errors import RelumeError
 from relume.screen import Screen
 
 DARKNET_LINE = re.compile(
     r" (\d+): (\d+\.\d{6}), (\d+\.\d{6}) avg loss, (\d+\.\d{6}) rate, "
     r"(\d+\.\d{6}) seconds, (\d+) images, (\d+\.\d{6}) hours left, (\d+) unsaved"
 )
+DIRECTIONS = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
+"""What Unicode calls the characters that turn the direction of writing."""
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
@@ -39,7 +46,68 @@ def test_an_error_is_one_line_whatever_a_file_is_called(
 ) -> None:
     Screen().error("a\nb.cfg: not\r\nfound")
 
-    assert capsys.readouterr().err == "relume: error: a b.cfg: not found\n"
+    assert capsys.readouterr().err == "relume: error: a\\nb.cfg: not\\r\\nfound\n"
+
+
+@given(st.text(st.characters(categories=None)))
+def test_no_text_acts_on_a_terminal_or_begins_a_line(text: str) -> None:
+    def shown(show: Callable[[Screen], None]) -> str:
+        stream = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            show(Screen())
+        return stream.getvalue()
+
+    line = shown(lambda screen: screen.line(text))
+    body = line.removesuffix("\n")
+
+    assert line.endswith("\n")
+    assert not any(acts(letter) for letter in body)
+    assert (body == text) == (not any(acts(letter) for letter in text))
+    assert shown(lambda screen: screen.lines([text, text])) == line * 2
+    assert shown(lambda screen: screen.warn(text)) == f"relume: {line}"
+    assert shown(lambda screen: screen.error(text)) == f"relume: error: {line}"
+    assert shown(lambda screen: screen.error(str(RelumeError("a", text)))) in (
+        f"relume: error: a: {line}",
+    )
+
+
+def acts(letter: str) -> bool:
+    """Tell whether a character does more on a terminal, or in a line, than to be seen."""
+    return letter != "\t" and (
+        unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}
+        or unicodedata.bidirectional(letter) in DIRECTIONS
+        or letter in {"\u200e", "\u200f", "\u061c"}
+        or "\u206a" <= letter <= "\u206f"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("猫.jpg", "Übergröße.jpg", "naïve café", "قطة.jpg", "می‌خواهم", "हिन्दी", "👩‍👩‍👧‍👦", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"),
+        *("a\tb", "C:\\new\\table", "[red]a[/red]", "a\N{NO-BREAK SPACE}b"),
+    ],
+)
+def test_ordinary_text_of_any_language_is_shown_as_it_is(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Screen().line(text)
+
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_on_a_terminal_a_name_is_no_markup_and_no_control() -> None:
+    def run(screen: Screen) -> None:
+        screen.progress(total=4).at(1, "[red]a[/red] [link=x]b\x1b]0;title\x07\u202e")
+        screen.line("[bold]c[/bold]\x1b[31md")
+
+    shown = _on_a_terminal(run, 120)
+
+    assert "[red]a[/red] [link=x]b\\x1b]0;title\\x07\\u202e" in shown
+    assert "[bold]c[/bold]\\x1b[31md" in shown
+    assert "\x07" not in shown
 
 
 def test_off_a_terminal_an_iteration_is_darknets_line(capsys: pytest.CaptureFixture[str]) -> None:

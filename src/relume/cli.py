@@ -96,10 +96,10 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
         begins = len(positional) == 1 and any(c.words.split()[0] == positional[0] for c in COMMANDS)
         if positional and not asks_help and not begins:
             raise _unknown_command(positional)
-        screen.text(overview(positional[0] if positional else ""))
+        screen.lines(overview(positional[0] if positional else "").split("\n"))
         return 0 if asks_help else USER_ERROR
     if asks_help:
-        screen.text(help_text(command))
+        screen.lines(help_text(command).split("\n"))
         return 0
     for name in given:
         if name not in command.flags:

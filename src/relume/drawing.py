@@ -69,11 +69,11 @@ def draw_labels(picture: Pixels, labels: Sequence[Label]) -> Pixels:
 
 def in_ascii(text: str) -> str:
     """Return a text as OpenCV's font can write it: a letter without its accent, else one '?'."""
-    if text.isascii():
+    if text.isascii() and text.isprintable():
         return text
     parts = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
     letters = (part for part in parts if not unicodedata.combining(part))
-    return "".join(letter if letter.isascii() else "?" for letter in letters)
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
 
 
 def _best_place(

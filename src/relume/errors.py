@@ -27,6 +27,8 @@ RelumeError
 75, that of a stopped run); anything else is our own bug and shows its traceback.
 """
 
+from relume.control_characters import escape_controls
+
 TEMPORARY_FAILURE = 75
 """Exit status of a stopped run (EX_TEMPFAIL): give the same command again."""
 INTERRUPTED = 130
@@ -46,7 +48,7 @@ class RelumeError(Exception):
         """Whether another process says it, so that this one need not."""
         self.is_passed_on = False
         """Whether it has come from another process."""
-        super().__init__(f"{self.place}: {parts}")
+        super().__init__(escape_controls(f"{self.place}: {parts}"))
 
 
 class InputError(RelumeError):

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "Axes", "Figure", "fixed_style", "png", "printable"]
+__all__ = ["COLOURS", "Axes", "Figure", "fixed_style", "png"]
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000")
 """Okabe and Ito's palette without its yellow: told apart by colour-blind people, and on white."""
@@ -34,8 +34,3 @@ def png(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
-
-
-def printable(title: str) -> str:
-    """Return a title that can be drawn: a file's name need not be text."""
-    return title.encode("utf-8", "backslashreplace").decode()

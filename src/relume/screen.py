@@ -1,10 +1,12 @@
 """Everything a person sees while a command runs: lines, the progress bar, errors.
 
 On a terminal training shows a bar; elsewhere it prints Darknet's line per iteration, which
-log parsers know. A character that the output cannot show is shown as its escape.
+log parsers know. A character that the output cannot show, or that would act on a terminal, is
+shown as its escape: no text from outside can forge a line.
 """
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -19,6 +21,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from relume.control_characters import escape_controls
 from relume.errors import StorageError
 
 RECENT = 20
@@ -41,25 +44,37 @@ class Screen:
                 stream.reconfigure(errors="backslashreplace")
 
     def line(self, text: str) -> None:
-        """Show one line of result, exactly as it is.
+        """Show one line of result; a newline in it is shown as its escape.
 
         Raises:
             BrokenPipeError: whoever read the lines has gone.
             StorageError: standard output is a file that cannot be written.
         """
-        _print(text)
+        _print([text])
 
-    def text(self, text: str) -> None:
-        """Show several lines."""
-        _print(text)
+    def lines(self, lines: Iterable[str]) -> None:
+        """Show several lines at once.
+
+        Raises:
+            BrokenPipeError, StorageError: as Screen.line.
+        """
+        _print(lines)
+
+    def json(self, value: object) -> None:
+        """Show a value as JSON.
+
+        Raises:
+            BrokenPipeError, StorageError: as Screen.line.
+        """
+        _print(json.dumps(value, indent=1).split("\n"))
 
     def warn(self, text: str) -> None:
         """Show one line that a person should know and that is no error."""
-        _print_aside(f"relume: {_one_line(text)}")
+        _print_aside(f"relume: {text}")
 
     def error(self, text: str) -> None:
         """Show the one line of an error."""
-        _print_aside(f"relume: error: {_one_line(text)}")
+        _print_aside(f"relume: error: {text}")
 
     @property
     def width(self) -> int | None:
@@ -167,7 +182,7 @@ class TrainingProgress:
             f"{unsaved[0]} unsaved"
         )
         if self._progress is None:
-            _print(line)
+            _print([line])
         else:
             parts = {
                 "loss": f"loss {loss:.4g}",
@@ -210,10 +225,10 @@ class StepProgress:
             BrokenPipeError, StorageError: as Screen.line.
         """
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, parts={"": text})
+            self._progress.update(self._task, completed=done, parts={"": escape_controls(text)})
         elif self._said != (said := (text, done * 10 // self._total)):
             self._said = said
-            _print(f"{text}: {done}/{self._total}")
+            _print([f"{text}: {done}/{self._total}"])
 
     def close(self) -> None:
         """Stop drawing."""
@@ -256,13 +271,10 @@ def _duration(seconds: float) -> str:
     return f"{days} d {h} h" if days else f"{h}:{m:02}:{s:02}"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
-
-
-def _print(text: str) -> None:
+def _print(lines: Iterable[str]) -> None:
+    """Print lines on standard output: with `_print_aside` the only way there."""
     try:
-        print(text, flush=True)
+        print("\n".join(map(escape_controls, lines)), flush=True)
     except BrokenPipeError:
         _silence(sys.stdout)
         raise
@@ -278,7 +290,8 @@ def _print(text: str) -> None:
 def _print_aside(text: str) -> None:
     """Print on standard error; nothing depends on its being read."""
     try:
-        print(f"{text}\n", end="", file=sys.stderr, flush=True)  # whole, whichever thread speaks
+        line = f"{escape_controls(text)}\n"  # whole, whichever thread speaks
+        print(line, end="", file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
 

@@ -177,7 +177,10 @@ IMAGE, NOTE = coco()["images"][0], coco()["annotations"][0]
             "c.json: categories[1]: 3 'b'; ids and names of categories differ",
         ),
         (coco(categories=[{"id": "3", "name": "a"}]), "c.json: categories[0]: id = 3; a whole"),
-        (coco(categories=[{"id": 3, "name": "\ud800"}]), "c.json: categories[0]: name = ?; the"),
+        (
+            coco(categories=[{"id": 3, "name": "\ud800"}]),
+            "c.json: categories[0]: name = \\ud800; the",
+        ),
         (coco(annotations=[{**NOTE, "image_id": 8}]), "c.json: annotations[0]: image_id 8; the id"),
         (coco(annotations=[{**NOTE, "category_id": 1}]), "c.json: annotations[0]: category_id 1;"),
         (

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from relume.control_characters import escape_controls
 from relume.errors import RelumeError
 
 MOST_PLACES = 3
@@ -92,8 +93,11 @@ def table_lines(groups: Sequence[Group], width: int | None) -> list[str]:
 
 
 def wrapped(text: str, before: str, width: int | None) -> list[str]:
-    """Return a text in lines of so many columns, `before` in front of the first."""
-    shown = " ".join(text.split())
+    """Return a text in lines of so many columns, `before` in front of the first.
+
+    A newline in it is shown as its escape and begins no line.
+    """
+    shown = " ".join(escape_controls(text).split())
     if not shown:
         return []
     if width is None:

@@ -3,7 +3,6 @@
 Where training stops at the first mistake, this goes on and collects all of them.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -115,7 +114,7 @@ def check(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise
     finally:
         if not tells:
-            screen.text(json.dumps(told, indent=1))
+            screen.json(told)
     return status
 
 

@@ -88,7 +88,7 @@ def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
                     path = _picture_path(outputs.prefix, pace.frames + 1)
                     storage.write_replaceable(path, [encoded(drawn)])
             pace.frame()
-            screen.text(_lines(found, frame if "-ext_output" in flags else None, pace))
+            screen.lines(_lines(found, frame if "-ext_output" in flags else None, pace))
             if pace.seconds > limit_s:
                 return 0
         screen.line("input video stream closed.")
@@ -176,11 +176,11 @@ def _picture_path(prefix: str, number: int) -> Path:
     return Path(f"{prefix}_{number:08}.jpg")
 
 
-def _lines(found: Sequence[Detection], frame: Pixels | None, pace: Pace) -> str:
+def _lines(found: Sequence[Detection], frame: Pixels | None, pace: Pace) -> list[str]:
     """Return Darknet's lines about a frame; given the frame, with the boxes."""
     size_px = None if frame is None else (frame.shape[1], frame.shape[0])
     things = [detection_line(item, size_px) for item in found]
-    return "\n".join(["Objects:", "", *things, "", pace.text, ""])
+    return ["Objects:", "", *things, "", pace.text, ""]
 
 
 def _checked(frames: Frames, seen: int, arguments: Sequence[str], screen: Screen) -> int:

@@ -1,6 +1,5 @@
 """`relume detector map` and `recall`: how good a network is on the pictures of `valid`."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
     assert evaluation is not None  # nobody asks it to stop
     if flags.get("-json"):
         found = _as_json(evaluation, job.names)
-        screen.text(json.dumps({**found, "unread": trouble.pictures}, indent=1))
+        screen.json({**found, "unread": trouble.pictures})
     else:
         for line in format_evaluation(evaluation, job.names):
             screen.line(line)
@@ -176,7 +175,7 @@ def _measure_map_of_coco(arguments: list[str], flags: Values, screen: Screen) ->
     measure: CocoMeasure = measure_coco(len(job.names), pictures, found)
     if flags.get("-json"):
         figures = dict(zip(NAMES, measure.figures, strict=True))
-        screen.text(json.dumps({**figures, "unread": trouble.pictures}, indent=1))
+        screen.json({**figures, "unread": trouble.pictures})
     else:
         for line in measure.lines:
             screen.line(line)
@@ -211,7 +210,7 @@ def recall(arguments: list[str], flags: Values, screen: Screen) -> int:
             "proposals_per_picture": so_far.proposals_per_picture,
             "unread": trouble.pictures,
         }
-        screen.text(json.dumps(found, indent=1))
+        screen.json(found)
     return trouble.status
 
 

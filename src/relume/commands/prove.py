@@ -11,6 +11,7 @@ from types import FrameType
 from relume.checkpoint import storage
 from relume.command_table import Values
 from relume.commands.training_flags import OF_EVALUATIONS, flags_of
+from relume.control_characters import escape_controls
 from relume.errors import Locked, StorageError, TrainerEnded, UsageError
 from relume.formats.data_files import read_data_file
 from relume.proof import outcome
@@ -66,9 +67,10 @@ def prove(
             keeps = keeps or not same
             if keeps:
                 lines.append(f"  everything is kept in {plan.folder}")
-                storage.write_durably(plan.folder / VERDICT, "\n".join([*lines, ""]).encode())
+                text = "".join(f"{escape_controls(line)}\n" for line in lines)
+                storage.write_durably(plan.folder / VERDICT, text.encode())
                 storage.remove(plan.folder / UNFINISHED)
-            screen.text("\n".join(lines))
+            screen.lines(lines)
         except (KeyboardInterrupt, BrokenPipeError):
             if not keeps:
                 storage.remove_folder(plan.folder)

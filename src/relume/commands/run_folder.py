@@ -12,6 +12,7 @@ from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.commands.watcher import write_chart
+from relume.control_characters import escape_controls
 from relume.errors import RelumeError, StorageError
 from relume.spec import Operation, RunSpec
 from relume.train.evaluation import is_finished
@@ -101,7 +102,7 @@ def _log(path: Path) -> Iterator[Note]:
     def note(text: str) -> None:
         with suppress(StorageError):
             if file is not None:
-                file.append(text)
+                file.append(escape_controls(text))
 
     try:
         yield note

@@ -4,7 +4,6 @@ A file is intact if a start could go on from it: every byte is as it was written
 can be read. Which of them a start takes is asked of the start's own search.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,7 +93,7 @@ def verify(arguments: list[str], flags: Mapping[str, object], screen: Screen) ->
             "runs": [{**vars(run), "files": [_as_json(f) for f in run.files]} for run in runs],
             "status": status,
         }
-        screen.text(json.dumps(found, indent=1))
+        screen.json(found)
     return status
 
 

@@ -4,9 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from relume.control_characters import escape_controls
 from relume.datasets.anchors import Clusters, Shapes
 from relume.datasets.make_cfg import pixel_text
-from relume.figures import COLOURS, Figure, fixed_style, png, printable
+from relume.figures import COLOURS, Figure, fixed_style, png
 
 MOST_POINTS = 20_000
 """Of more boxes every n-th is drawn."""
@@ -26,7 +27,7 @@ def draw_clusters(boxes_px: Shapes, clusters: Clusters, title: str) -> bytes:
         axes = figure.add_axes((0.08, 0.09, 0.66, 0.84))
         _draw_points(axes, boxes_px, clusters)
         _draw_scales(axes)
-        axes.set_title(printable(title), parse_math=False)
+        axes.set_title(escape_controls(title), parse_math=False)
         columns = -(-len(clusters.anchors_px) // LEGEND_ROWS)
         figure.legend(
             loc="upper left",

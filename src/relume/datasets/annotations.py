@@ -13,6 +13,7 @@ import numpy as np
 
 from relume.errors import LabelError
 from relume.formats.data_files import Boxes
+from relume.formats.lexer import excerpt
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -128,5 +129,4 @@ def finite(text: object, place: str, what: str) -> float:
 
 def shown(value: object) -> str:
     """Return what a file holds as a message can show it."""
-    text = str(value)[:60]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return excerpt(str(value), 60)

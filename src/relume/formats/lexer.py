@@ -49,9 +49,8 @@ def decode_text(data: bytes) -> str:
 
 
 def excerpt(text: str, length: int = 80) -> str:
-    """Return text of a file as a message can show it: short, on one line."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:length])
-    return shown if len(text) <= length else shown + "..."
+    """Return text of a file as a message can show it: short."""
+    return text if len(text) <= length else text[:length] + "..."
 
 
 def split_sections(text: str, path: str) -> list[Section]:

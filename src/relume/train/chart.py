@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from relume.checkpoint.evaluations import best_of
 from relume.checkpoint.state import History, Measured
-from relume.figures import Axes, Figure, fixed_style, png, printable
+from relume.control_characters import escape_controls
+from relume.figures import Axes, Figure, fixed_style, png
 from relume.train.step import updated_average
 
 Curve = npt.NDArray[np.float64 | np.int64]
@@ -75,7 +76,7 @@ def draw_chart(history: History, title: str, max_batches: int) -> bytes:
         loss.grid(True, which="both", color="0.9")
         if last_average is not None:
             loss.set_title(
-                f"{printable(title)}: iteration {history.iteration} of {max_batches}, "
+                f"{escape_controls(title)}: iteration {history.iteration} of {max_batches}, "
                 f"average loss {last_average:.4f}",
                 parse_math=False,
                 pad=24 if history.evaluations else None,
