@@ -2,15 +2,17 @@
 
 import os
 import signal
+import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 import pytest
 
 from relume.data.image import read_picture
 from relume.data.patience import Patience
-from relume.errors import RelumeError
+from relume.errors import CfgError, DataFileError, RelumeError
 from relume.formats import places
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import (
@@ -73,6 +75,45 @@ def test_a_file_that_no_decoder_takes_is_not_read_into_memory(
     assert read_file(tmp_path / "a") == b"four"
     monkeypatch.setattr(places, "LARGEST_BYTES", 3)
     with pytest.raises(OSError, match="too large"):
+        read_file(tmp_path / "a")
+
+
+def test_a_socket_is_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("a.cfg")
+        with pytest.raises(CfgError, match="no regular file"):
+            read_cfg("a.cfg", "train")
+
+
+def test_a_file_larger_than_memory_is_refused_before_any_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataFileError, match="1,099,511,627,776 bytes need more memory than"):
+            listed_entries(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_has_grown_since_its_size_was_looked_at_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"fives")
+    whole = os.fstat
+
+    def earlier(descriptor: int) -> object:
+        size = whole(descriptor).st_size
+        return SimpleNamespace(st_mode=whole(descriptor).st_mode, st_size=min(size, 2))
+
+    monkeypatch.setattr(os, "fstat", earlier)
+    assert read_file(tmp_path / "a") == b"fives"
+    monkeypatch.setattr(places, "SOON_READ_BYTES", 1)
+    with pytest.raises(OSError, match="grows while it is read"):
         read_file(tmp_path / "a")
 
 

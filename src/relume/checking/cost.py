@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from relume.checking.findings import Finding, Verdict
 from relume.formats.layer_shapes import layer_sizes
@@ -171,25 +170,6 @@ def findings_of_disk(cfg: Cfg, operation: Operation, measures: bool = False) -> 
     remedy = "free some, or set keepstate or a larger saveweights" if verdict is WARNING else ""
     what = "room for checkpoints, about"
     yield Finding(verdict, what, str(operation.backup), detail, remedy)
-
-
-def free_memory_bytes() -> int:
-    """Return the memory that a new process may take, within the limits of its group."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = _text("/sys/fs/cgroup/memory.max"), _text("/sys/fs/cgroup/memory.current")
-    if limit.strip().isdigit() and used.strip().isdigit():
-        free = min(free, int(limit) - int(used))
-    return max(free, 0)
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def _size(size_bytes: float) -> str:

@@ -13,13 +13,7 @@ from pathlib import Path
 import torch
 
 from relume.checking.correction import Corrected, check_folder, write_corrected
-from relume.checking.cost import (
-    Trial,
-    findings_of_cost,
-    findings_of_disk,
-    free_memory_bytes,
-    too_large,
-)
+from relume.checking.cost import Trial, findings_of_cost, findings_of_disk, too_large
 from relume.checking.data_set import (
     DataSet,
     classes_of_valid,
@@ -51,6 +45,7 @@ from relume.errors import DataFileError, RelumeError, StorageError
 from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
+from relume.memory import free_memory_bytes
 from relume.schedule import evaluation_interval, is_evaluated
 from relume.screen import Screen
 from relume.spec import SKIP, Flags

@@ -7,14 +7,16 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
 from relume.errors import DataFileError
 from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.memory import free_memory_bytes
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 """Two letters at least: C:/ is a drive."""
@@ -22,6 +24,8 @@ _WITHOUT_WAITING = os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
 """For whoever writes into a pipe."""
 LARGEST_BYTES = (1 << 31) - 1
 """Of a file that is read as a whole; OpenCV decodes no more."""
+SOON_READ_BYTES = 64 << 20
+"""Up to here nobody asks whether there is room; looking takes as long as reading 1 MB."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +91,33 @@ def regular(path: str, flags: int = 0) -> int:
     Raises:
         OSError: as os.open; EINVAL: a pipe, a socket or a device.
     """
-    descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+    except OSError as error:
+        if error.errno == errno.ENXIO and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise _no_regular_file() from error  # a socket cannot be opened at all
+        raise
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder open() says so itself
-            raise OSError(errno.EINVAL, "no regular file")
+            raise _no_regular_file()
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def open_regular(path: str | Path) -> FileIO:
-    """Open a regular file for reading.
+def _no_regular_file() -> OSError:
+    return OSError(errno.EINVAL, "no regular file")
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a regular file for reading: the one way to do so, which never waits for a writer.
 
     Raises:
         OSError: as open(); EINVAL: a pipe, a socket or a device.
     """
-    return open(path, "rb", buffering=0, opener=regular)
+    return open(path, "rb", opener=regular)
 
 
 def read_regular(path: str | Path, most_bytes: int | None = None) -> bytes:
@@ -114,12 +127,49 @@ def read_regular(path: str | Path, most_bytes: int | None = None) -> bytes:
         path: of the file.
         most_bytes: that it may have; None: LARGEST_BYTES.
     Raises:
-        OSError: as open(); EINVAL: a pipe, a socket or a device; EFBIG: it has more.
+        OSError: as open(); EINVAL: a pipe, a socket or a device; EFBIG: it has more bytes;
+            ENOMEM: they do not fit into memory, and none has been taken.
     """
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > (most_bytes or LARGEST_BYTES):
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return file.read()
+        return read_rest(file, most_bytes or LARGEST_BYTES)
+
+
+def read_rest(file: BufferedReader, most_bytes: int = sys.maxsize) -> bytes:
+    """Return the bytes of an open file from where it stands.
+
+    Raises:
+        OSError: as read_regular.
+    """
+    size_bytes = os.fstat(file.fileno()).st_size - file.tell()
+    if size_bytes > most_bytes:
+        raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)}: {size_bytes:,} bytes")
+    check_room(size_bytes)
+    try:
+        data = file.read(max(size_bytes, 0))
+        if more := file.read(1):  # written meanwhile, or the file system knows no sizes
+            data += more + file.read(min(most_bytes - len(data), SOON_READ_BYTES))
+            if len(data) > most_bytes or file.read(1):
+                raise OSError(errno.EFBIG, "it grows while it is read")
+    except MemoryError as error:
+        raise no_room(size_bytes) from error
+    return data
+
+
+def check_room(size_bytes: int) -> None:
+    """See to it that so many bytes fit into memory.
+
+    Raises:
+        OSError: ENOMEM.
+    """
+    if size_bytes > SOON_READ_BYTES and size_bytes > free_memory_bytes(with_swap=True):
+        raise no_room(size_bytes)
+
+
+def no_room(size_bytes: int) -> OSError:
+    """Return the error of a file that does not fit into memory."""
+    free = free_memory_bytes(with_swap=True)
+    found = f"its {size_bytes:,} bytes need more memory than there is ({free:,} bytes are free)"
+    return OSError(errno.ENOMEM, found)
 
 
 def read_file(path: Path) -> bytes:
