@@ -185,6 +185,7 @@ COMMANDS = (
         "relume.commands.valid:valid",
         {
             "-out": Flag(str, "in place of comp4_det_test_ or coco_results", "NAME"),
+            "-force": Flag(bool, "replace files of these names that hold something else"),
             **EVALUATION_FLAGS,
         },
     ),
@@ -211,6 +212,7 @@ COMMANDS = (
             "-width": Flag(int, "of the network's input, as in the cfg; needed", "W"),
             "-height": Flag(int, "of the network's input, as in the cfg; needed", "H"),
             "-seed": Flag(int, "seed of the starts; goes before seed= of the data file", "N"),
+            "-force": Flag(bool, "replace files of these names that hold something else"),
             "-show": Flag(bool, "accepted for Darknet's sake; the picture is written anyway"),
             "-dont_show": DONT_SHOW,
         },
@@ -325,6 +327,7 @@ COMMANDS = (
             "-iteration": Flag(int, "which one, from 1", "N", needed=True),
             "-page": Flag(int, "144 pictures go on a sheet; which of them (default 1)", "P"),
             "-out": Flag(str, "where the PNG goes (default replay_NAME_N.png)", "FILE"),
+            "-force": Flag(bool, "replace a file there that is no sheet"),
             "-seed": SEED,
             "-workers": WORKERS,
             "-dont_show": DONT_SHOW,

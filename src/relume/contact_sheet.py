@@ -6,9 +6,7 @@ Not covered: letters beyond ASCII, which OpenCV's font does not have.
 import math
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from zlib import crc32
 
 import cv2
@@ -71,13 +69,9 @@ def format_sheet(sheet: Pixels) -> bytes:
     return data[:_HEADER_BYTES] + _MARK + data[_HEADER_BYTES:]
 
 
-def is_sheet(path: Path) -> bool:
-    """Tell whether a file is a sheet that `format_sheet` made."""
-    with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(_HEADER_BYTES + len(_MARK)).endswith(_MARK)
-    return False
+def is_sheet(data: bytes) -> bool:
+    """Tell whether a file that begins so is a sheet that `format_sheet` made."""
+    return data.startswith(_MARK, _HEADER_BYTES)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -40,6 +40,7 @@ FILE_COMMANDS = (
         "Write the first N layers of WEIGHTS to OUT: a start for training another net.",
         "relume partial yolov3-tiny.cfg yolov3-tiny.weights yolov3-tiny.conv.15 15",
         "relume.commands.files:partial",
+        {"-force": FORCE},
     ),
     Command(
         "strip",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relume import detector
-from relume.commands.prediction_files import DRAWN
+from relume.commands.prediction_files import MARK
 from relume.model.detect import Detections
 from tests.command_line import Ended
 from tests.commands.test_detect import PREDICTED, found, net, run
@@ -88,11 +88,11 @@ def test_a_picture_that_relume_has_not_drawn_is_not_replaced_unasked() -> None:
     Path("predictions/b.jpg").write_bytes(Path("img/b.jpg").read_bytes())
     ended = run("img")
 
-    found = "predictions/b.jpg: is there and was not drawn by relume"
-    assert ended.error == f"{found}; give another -out_folder, or add -force"
+    found = "predictions/b.jpg: there already and holds no picture drawn by relume"
+    assert ended.error == f"{found}; -force replaces it"
     assert ended.out == ""  # said before any work
     assert run("img", "-force").status == 0
-    assert Path("predictions/b.jpg").read_bytes().startswith(DRAWN)
+    assert Path("predictions/b.jpg").read_bytes().startswith(MARK)
     assert run("img").status == 0  # what relume has drawn it replaces
 
 
@@ -104,17 +104,15 @@ def test_an_input_is_never_replaced(words: tuple[str, ...]) -> None:
     content = before.read_bytes()
     ended = run(*words, "-force")
 
-    assert ended.error.endswith(
-        "is one of the pictures to look at; give another folder with -out_folder"
-    )
+    assert ended.error == f"{before}: is {before} itself; another file to write"
     assert before.read_bytes() == content
 
 
 def test_predictions_jpg_itself_can_be_looked_at_but_not_drawn_over() -> None:
     run("a.png")
-    assert run("predictions.jpg").error.startswith("predictions.jpg: is one of the pictures")
+    assert run("predictions.jpg").error.startswith("predictions.jpg: is predictions.jpg it")
     assert run("predictions.jpg", "-dont_draw").status == 0
-    assert "predictions.jpg: is one" in run(stdin="predictions.jpg\n").error
+    assert "predictions.jpg: is predictions.jpg itself" in run(stdin="predictions.jpg\n").error
 
 
 def test_dont_draw_draws_nothing() -> None:
@@ -138,17 +136,14 @@ def test_labels_that_are_there_are_somebodys_work() -> None:
     Path("img/a.txt").write_text("2 0.5 0.5 0.1 0.1\n")
     ended = run("img", "-save_labels")
 
-    assert ended.error == (
-        "img/a.txt: is there and holds other labels; -save_labels would replace them; move them "
-        "away, or add -force"
-    )
+    assert ended.error == "img/a.txt: there already; -force replaces it"
     assert ended.out == ""
     assert Path("img/a.txt").read_text() == "2 0.5 0.5 0.1 0.1\n"
     assert not Path("img/b.txt").exists()
     assert run("img", "-save_labels", "-force").status == 0
     assert len(Path("img/a.txt").read_text().splitlines()) == 2
     Path("img/a.txt").write_text("2 0.5 0.5 0.1 0.1\n")
-    assert "img/a.txt: is there" in run("-save_labels", stdin="img/a.png\n").error
+    assert "img/a.txt: there already" in run("-save_labels", stdin="img/a.png\n").error
 
 
 def test_labels_of_the_same_command_interrupted_before_are_no_hindrance() -> None:
@@ -170,11 +165,11 @@ def test_labels_somebody_made_behind_such_are_told_and_stay_and_the_others_are_w
     ended = run("img", "-save_labels")
 
     assert ended.status == 2
-    assert ended.error.startswith("img/b.txt: is there and holds other labels; ")
+    assert ended.error.startswith("img/b.txt: there already; -force")
     assert Path("img/b.txt").read_text() == "2 0.5 0.5 0.1 0.1\n"
     assert Path("img/c.txt").exists()
     Path("img/a.txt").write_text("")
-    assert "img/a.txt: is there (as are 2 more) and holds" in run("img", "-save_labels").error
+    assert "img/a.txt: there already; -force" in run("img", "-save_labels").error
 
 
 def test_a_picture_named_twice_has_its_labels_written_twice() -> None:
@@ -199,7 +194,7 @@ def test_json_replaces_no_file_that_is_no_list_of_json(there: str) -> None:
     ended = run("img", "-out", "list.txt")
 
     assert ended.status == 2
-    assert "-out: list.txt is there and holds no detections; give another file" in ended.error
+    assert ended.error == "list.txt: there already and holds no detections; -force replaces it"
     assert Path("list.txt").read_text() == there
     assert not Path("predictions").exists()
 
@@ -210,6 +205,4 @@ def test_json_replaces_an_earlier_one_and_an_empty_file() -> None:
     assert run("img/a.png", "-out", "found.json").status == 0
 
     assert len(json.loads(Path("found.json").read_text())) == 1
-    assert (
-        "-out: img is a folder; a file to write; img/NAME.json" in run("img", "-out", "img").error
-    )
+    assert "-out: img is a folder; a file to write" in run("img", "-out", "img").error

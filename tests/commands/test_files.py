@@ -95,7 +95,7 @@ def test_partial_does_not_overwrite_what_it_reads() -> None:
     ended = relume("partial", "net.cfg", "backup/net_final.weights", "backup/net_final.weights", 5)
 
     assert (ended.status, Path("backup/net_final.weights").read_bytes()) == (2, before)
-    assert ended.error.startswith("backup/net_final.weights: is WEIGHTS itself; another file")
+    assert ended.error.startswith("backup/net_final.weights: is backup/net_final.weights its")
 
 
 @pytest.mark.usefixtures("run")

@@ -190,7 +190,7 @@ def test_nothing_that_is_there_is_replaced_without_force(voc: Path) -> None:
 
     error = failed("import", "voc", "VOC")
 
-    assert error == "VOC/labels/p1.txt: there already; -force replaces them"
+    assert error == "VOC/labels/p1.txt: there already; -force replaces it"
     assert label(voc / "labels" / "p1.txt") == ["mine"]
     assert sorted(path.name for path in (voc / "labels").iterdir()) == ["p1.txt"]
 

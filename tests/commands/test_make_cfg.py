@@ -123,7 +123,7 @@ def test_files_that_are_there_are_replaced_only_with_force(folder: Path) -> None
     assert (refused.status, left) == (2, "mine")
     assert refused.error == (
         "set/obj.data: there already; -data set/obj.data takes yours as it is; "
-        "-force replaces what is there; or -out FOLDER"
+        "-force replaces it; or -out FOLDER"
     )
     assert forced.status == 0
     assert (folder / "obj.data").read_text() != "mine"

@@ -206,16 +206,19 @@ def test_what_has_changed_since_the_run_is_said(run: Path) -> None:
         (("-iteration", 1, "-out", "net.cfg"), "-out: net.cfg; a name that ends in .png"),
         (
             ("-iteration", 1, "-out", "p.png"),
-            "-out: p.png is there, and no sheet of replay;",
+            "p.png: there already and holds no sheet of replay; -force replaces it",
         ),
         (
             ("-iteration", 1, "-out", "l.png"),
-            "-out: l.png is there, and no sheet of replay;",
+            "l.png: is a symbolic link; a file to write; -force replaces the link, not",
         ),
         (("-iteration", 1, "-page", 2), "-page: 2; a page of 144 pictures, 1 to 1"),
         (("-iteration", 0), "-iteration: 0; one of the run's iterations, 1 to 40"),
         (("-iteration", 41), "-iteration: 41; one of the run's iterations, 1 to 40"),
-        (("-iteration", 3, "-out", "no/such/folder.png"), "no/such/folder.png: cannot be written"),
+        (
+            ("-iteration", 3, "-out", "no/such/folder.png"),
+            "-out: no/such does not exist; an existing",
+        ),
     ],
 )
 def test_a_wrong_word_is_an_error_of_one_line(

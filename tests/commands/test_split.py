@@ -87,8 +87,9 @@ def test_one_list_alone_is_no_split_and_is_split_with_force(folder: Path) -> Non
 
     assert (ended.status, ended.err) == (0, "")
     assert (len(entries(folder, "train.txt")), len(entries(folder, "valid.txt"))) == (16, 4)
-    assert relume("split", "obj.data").error.startswith(
-        "train.txt and valid.txt: there already; -force adds pictures and moves none; or -out"
+    assert relume("split", "img").status == 0  # with the same result
+    assert relume("split", "img", "-fraction", ".5").error.startswith(
+        "train.txt: there already (and 1 more); -force adds pictures and moves none; or -out"
     )
 
 

@@ -239,7 +239,7 @@ def test_statistics_tell_of_every_array_and_of_numbers_that_are_none(tmp_path: P
         ),
         (
             ("strip", "backup/net_2.weights", "backup/net_4.weights"),
-            "backup/net_4.weights: there already; -force replaces it",
+            "backup/net_4.weights: there already, a checkpoint with training state; give another",
         ),
         (("average", "net.cfg", "backup/net_4.weights", "x"), "backup/net_4.weights: there alrea"),
         (("average", "net.cfg", "out", "none"), "none: cannot be read"),

@@ -1,13 +1,14 @@
 """`relume detector calc_anchors`: anchors that fit the boxes of a data set."""
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint import storage
 from relume.command_table import Values
+from relume.commands.outputs import Kind, Outputs
 from relume.data.loaders import available_processors
 from relume.datasets.anchors import (
     RESTARTS,
@@ -29,7 +30,12 @@ from relume.spec import cache_folder, cache_gigabytes
 from relume.training_set import check_labels, read_all_labels, read_images
 
 ANCHORS, COUNTERS, PICTURE = Path("anchors.txt"), Path("counters_per_class.txt"), Path("cloud.png")
-"""Written into the current folder, under Darknet's names."""
+"""Written into the current folder, under Darknet's names, and replaced as there."""
+KINDS = {
+    ANCHORS: Kind("anchors", re.compile(rb"[\d. ]+,[\d., ]+\n?").fullmatch),
+    COUNTERS: Kind("counters", re.compile(rb"counters_per_class = [\d, ]*\n?").fullmatch),
+    PICTURE: Kind("PNG", re.compile(rb"\x89PNG\r\n").match),
+}
 LARGEST_SIDE_PX = 1 << 16
 
 
@@ -42,6 +48,9 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
     count, width, height = _numbers(flags)
     data_file = read_data_file(arguments[0])
     classes = classes_of(data_file)
+    outputs = Outputs([data_file.path], flags)
+    for path, kind in KINDS.items():
+        outputs.check(path, kind)
     screen.line(f"num_of_clusters = {count}, width = {width}, height = {height}")
     images, labels = training_boxes(data_file, classes or ANY_CLASS, screen)
     screen.line(f"loaded image: {len(images.paths)} box: {sum(map(len, labels))}")
@@ -62,9 +71,10 @@ def calc_anchors(arguments: list[str], flags: Values, screen: Screen) -> int:
         f"{Path(images.path).name}: {count} anchors for {width}x{height}, "
         f"avg IoU {100 * clusters.average_iou:.2f} %"
     )
-    storage.write_durably(COUNTERS, counted.encode())
-    storage.write_durably(ANCHORS, anchors.encode())
-    storage.write_durably(PICTURE, draw_clusters(shapes, clusters, title))
+    outputs.reads([images.path, *images.paths])
+    outputs.write(COUNTERS, KINDS[COUNTERS], counted.encode())
+    outputs.write(ANCHORS, KINDS[ANCHORS], anchors.encode())
+    outputs.write(PICTURE, KINDS[PICTURE], draw_clusters(shapes, clusters, title))
     screen.line(f"written: {ANCHORS}, {COUNTERS}, {PICTURE}")
     return 0
 

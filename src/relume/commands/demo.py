@@ -4,7 +4,6 @@ It opens no window: the frames go into a video (-out_filename) or pictures (-pre
 them into JSON and lines. Whatever ends it, Ctrl-C or a closed pipe, the video is finished.
 """
 
-import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,21 +11,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relume.checkpoint import storage
-from relume.checkpoint.disk import check_replaceable
 from relume.command_table import Values
-from relume.commands.detect import (
-    NOT_ALL,
-    FoundAsJson,
-    check_no_input,
-    detector_of,
-    json_path_of,
-    path_of,
-)
+from relume.commands.detect import DETECTIONS, NOT_ALL, FoundAsJson, detector_of
 from relume.commands.ending import ENDING
 from relume.commands.fractions import fraction_of
+from relume.commands.outputs import Kind, Outputs
 from relume.commands.prediction_files import encoded
 from relume.commands.video import (
+    VIDEO,
     Frames,
     Pace,
     VideoFile,
@@ -40,9 +32,11 @@ from relume.detector import THRESH
 from relume.errors import UsageError
 from relume.screen import Screen
 
+FRAMES = Kind("frame")
+
 
 @dataclass(frozen=True)
-class Outputs:
+class Wanted:
     """Where the frames go, and what is in them."""
 
     video: Path | None
@@ -61,32 +55,32 @@ def demo(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in the frames of a video or a camera; return the exit status."""
     thresh, draws = fraction_of(flags, "-thresh", THRESH), "-dontdraw_bbox" not in flags
     limit_s = _time_limit_s(flags)
-    outputs = _outputs(arguments, flags)
+    wanted, outputs = _wanted(flags), Outputs(arguments, flags)
+    _check_outputs(wanted, outputs)
     pace = Pace()
     with ExitStack() as stack:
         frames = stack.enter_context(closing(_frames(arguments, flags, screen)))
         detector = detector_of(arguments, flags)
         if "-dont_show" not in flags:
-            screen.warn(f"relume opens no window; see {', '.join(outputs.given)}")
+            screen.warn(f"relume opens no window; see {', '.join(wanted.given)}")
         stack.enter_context(_endings_as_interrupt())
-        stack.callback(lambda: screen.warn(pace.summary(outputs.given)))
-        as_json = stack.enter_context(closing(FoundAsJson(outputs.json)))
+        stack.callback(lambda: screen.warn(pace.summary(wanted.given)))
+        as_json = stack.enter_context(closing(FoundAsJson(wanted.json, outputs)))
         video = None
-        if outputs.video is not None:
-            video = stack.enter_context(
-                closing(VideoFile(outputs.video, None if frames.is_live else frames.fps))
-            )
+        if wanted.video is not None:
+            fps = None if frames.is_live else frames.fps
+            video = stack.enter_context(closing(VideoFile(wanted.video, fps, outputs)))
         pace.begin()
         for frame in frames:
             found = detector.detect(frame, thresh)
             as_json.add(found)
-            if video is not None or outputs.prefix is not None:
+            if video is not None or wanted.prefix is not None:
                 drawn = draw_detections(frame, found) if draws else frame
                 if video is not None:
                     video.write(drawn)
-                if outputs.prefix is not None:
-                    path = _picture_path(outputs.prefix, pace.frames + 1)
-                    storage.write_replaceable(path, [encoded(drawn)])
+                if wanted.prefix is not None:
+                    path = _picture_path(wanted.prefix, pace.frames + 1)
+                    outputs.write_replaceable(path, FRAMES, encoded(drawn))
             pace.frame()
             screen.lines(_lines(found, frame if "-ext_output" in flags else None, pace))
             if pace.seconds > limit_s:
@@ -102,43 +96,36 @@ def _time_limit_s(flags: Values) -> float:
     return limit_s
 
 
-def _outputs(arguments: Sequence[str], flags: Values) -> Outputs:
-    """Return where everything goes, looked at before there is any work."""
-    video, prefix = path_of(flags, "-out_filename"), None
-    if "-prefix" in flags:
-        prefix = str(flags["-prefix"])
-        path_of({"-prefix": f"{prefix}_"}, "-prefix")  # `folder/` too is the beginning of a name
-    outputs = Outputs(video, prefix, json_path_of(flags, "-json_file_output"))
-    if not outputs.given and "-dont_show" not in flags:
+def _wanted(flags: Values) -> Wanted:
+    """Return where everything goes."""
+    video, json = (
+        Path(str(flags[name])) if name in flags else None
+        for name in ("-out_filename", "-json_file_output")
+    )
+    wanted = Wanted(video, str(flags["-prefix"]) if "-prefix" in flags else None, json)
+    if not wanted.given and "-dont_show" not in flags:
         raise UsageError(
             "relume detector demo",
             "relume opens no window",
             "-out_filename VIDEO, -prefix PREFIX or -json_file_output FILE",
             "or add -dont_show for the lines alone",
         )
-    if outputs.video is not None:
-        check_ending(outputs.video, "-out_filename")
-        check_replaceable(outputs.video)
-    for path in (outputs.video, outputs.json):
-        check_no_input(path, arguments)
-    _check_new(outputs, "-force" in flags)
-    return outputs
+    return wanted
 
 
-def _check_new(outputs: Outputs, force: bool) -> None:
-    """Raise UsageError if a video or pictures that are there would be replaced unasked."""
-    there = []
-    if outputs.video is not None and os.path.lexists(outputs.video):
-        if outputs.video.is_dir():
-            raise UsageError("-out_filename", f"{outputs.video} is a folder", "a file to write")
-        there.append(outputs.video)
-    if outputs.prefix is not None:
-        first = Path(_picture_path(outputs.prefix, 1))
+def _check_outputs(wanted: Wanted, outputs: Outputs) -> None:
+    """Raise UsageError or StorageError, before there is any work, if something must stay."""
+    if wanted.video is not None:
+        check_ending(wanted.video, "-out_filename")
+        outputs.check(wanted.video, VIDEO, "-out_filename")
+    if wanted.json is not None:
+        outputs.check(wanted.json, DETECTIONS, "-json_file_output")
+    if wanted.prefix is not None:
+        first = _picture_path(wanted.prefix, 1)
+        outputs.check(first, FRAMES, "-prefix")
         picture = re.compile(re.escape(first.name.removesuffix("00000001.jpg")) + r"\d{8,}\.jpg")
-        there += sorted(path for path in first.parent.iterdir() if picture.fullmatch(path.name))
-    if there and not force:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise UsageError(there[0], f"there already{more}", "", "-force replaces what is there")
+        there = [path for path in first.parent.iterdir() if picture.fullmatch(path.name)]
+        outputs.check(sorted(there), FRAMES)
 
 
 def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:

@@ -1,16 +1,13 @@
 """`relume detector test`: what is in pictures, as Darknet's lines, drawings, JSON and labels."""
 
 import json
-import os
-import shlex
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from relume.checkpoint import storage
-from relume.checkpoint.disk import check_replaceable, check_writable
 from relume.command_table import Values
 from relume.commands.asked_pictures import (
     Asked,
@@ -20,6 +17,7 @@ from relume.commands.asked_pictures import (
     read_at_once,
 )
 from relume.commands.fractions import fraction_of
+from relume.commands.outputs import Kind, Outputs
 from relume.commands.prediction_files import Drawings, LabelFiles
 from relume.commands.starting_flags import compute_device
 from relume.data.image import Pixels, read_picture
@@ -36,6 +34,9 @@ NOT_ALL = 2
 """Exit status if a picture could not be read; the others have been looked at."""
 FOLDER = Path("predictions")
 """Where several pictures are drawn."""
+_JSON = re.compile(rb'\s*\[\s*(\{\s*"frame_id"|\]\s*$)')
+DETECTIONS = Kind("detections", lambda head: not head or _JSON.match(head))
+"""Darknet's JSON, which is replaced as there; and an empty file."""
 
 
 class FoundAsJson:
@@ -43,10 +44,12 @@ class FoundAsJson:
 
     Args of the constructor:
         path: of the file; None: nothing is kept or written.
+        outputs: of the command.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, outputs: Outputs) -> None:
         self._path = path
+        self._outputs = outputs
         self._frames: list[Mapping[str, Any]] = []
 
     def add(self, found: Sequence[Detection], filename: str | None = None) -> None:
@@ -58,19 +61,21 @@ class FoundAsJson:
         """Write the file."""
         if self._path is not None:
             text = json.dumps(self._frames, indent=1) + "\n"
-            storage.write_durably(self._path, text.encode())
+            self._outputs.write(self._path, DETECTIONS, text.encode())
 
 
 def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Detect in pictures, or in those whose paths come on standard input."""
     thresh = fraction_of(flags, "-thresh", THRESH)
-    extended, force = bool(flags.get("-ext_output")), "-force" in flags
-    out = json_path_of(flags, "-out")
+    extended = bool(flags.get("-ext_output"))
+    out = Path(str(flags["-out"])) if "-out" in flags else None
     words = arguments[3:]
     asked = asked_pictures(words, arguments[0], screen.warn)
-    check_no_input(out, [*arguments, *(item.path for item in asked)])
-    drawings = Drawings(_drawn_into(flags, words, asked), force)
-    labels = LabelFiles(force) if "-save_labels" in flags else None
+    outputs = Outputs([*arguments, *(item.path for item in asked)], flags)
+    if out is not None:
+        outputs.check(out, DETECTIONS, "-out")
+    drawings = Drawings(_drawn_into(flags, words, asked), outputs)
+    labels = LabelFiles(outputs) if "-save_labels" in flags else None
     if "-dont_draw" not in flags:
         drawings.check(asked)
     labelled = labels.there(asked) if labels is not None else []
@@ -83,8 +88,9 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
     else:
         pictures = read_at_once(pictures_from_standard_input(screen), channels)
     status = 0
-    with closing(FoundAsJson(out)) as as_json:
+    with closing(FoundAsJson(out, outputs)) as as_json:
         for item, reading in pictures:
+            outputs.reads([item.path])
             try:
                 pixels = reading.result()
                 found = _look_at(item, pixels, detector, thresh, extended, screen)
@@ -113,7 +119,7 @@ def _check_labels(
     for item in labelled:
         with suppress(ImageError):  # told when it is its turn
             pixels = read_picture(item.path, channels, item.place).pixels
-            labels.check(item, detector.detect(pixels, thresh), len(labelled) - 1)
+            labels.check(item, detector.detect(pixels, thresh))
             return
 
 
@@ -146,40 +152,6 @@ def _drawn_into(flags: Values, words: list[str], asked: Sequence[Asked]) -> Path
         return Path(str(flags["-out_folder"]))
     one = not words or [item.name for item in asked] == words[:1]
     return None if one else FOLDER
-
-
-def json_path_of(flags: Values, name: str) -> Path | None:
-    """Return the file that takes JSON; one that is there is replaced only if it looks like such."""
-    path = path_of(flags, name)
-    if path is not None and path.is_dir():
-        raise UsageError(name, f"{path} is a folder", "a file to write", f"{path / 'NAME.json'}")
-    if path is not None:
-        check_replaceable(path)
-    if path is not None and path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(1) != b"[":
-                found = f"{path} is there and holds no detections"
-                raise UsageError(name, found, "", "give another file, or move this one away")
-    return path
-
-
-def path_of(flags: Values, name: str) -> Path | None:
-    """Return the file that a flag names, whose folder must be there before any work is done."""
-    if name not in flags:
-        return None
-    path = Path(str(flags[name]))
-    if not path.parent.is_dir():
-        remedy = f"mkdir -p {shlex.quote(str(path.parent))}"
-        raise UsageError(name, f"{path.parent} does not exist", "an existing folder", remedy)
-    check_writable(path.parent)
-    return path
-
-
-def check_no_input(path: Path | None, inputs: Iterable[str | Path]) -> None:
-    """Raise UsageError if a file that is to be written is one that the command reads."""
-    for given in inputs if path is not None else ():
-        if os.path.realpath(str(path)) == os.path.realpath(str(given)):
-            raise UsageError(str(path), f"is {given} itself", "another file to write")
 
 
 def detector_of(arguments: Sequence[str], flags: Values) -> Detector:

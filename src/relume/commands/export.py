@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint import storage
 from relume.command_table import Values
-from relume.commands.new_file import new_file
+from relume.commands.outputs import Kind, Outputs
 from relume.detector import load_network
 from relume.errors import DataFileError, UsageError
 from relume.export.form import NEWEST_OPSET, OLDEST_OPSET, Form, Suppression
@@ -17,6 +16,7 @@ from relume.formats.sections import Cfg
 from relume.model.detect import nms_kind
 from relume.screen import Screen
 
+MODEL = Kind("ONNX model", is_compared=True)
 SEE = "see relume export -h"
 THRESH = 0.25
 LARGEST_SIDE_PX = 8192
@@ -34,13 +34,14 @@ def export(arguments: list[str], flags: Values, screen: Screen) -> int:
     form = _form(flags)
     cfg = _sized(read_cfg(cfg_path, "detect"), flags)
     names = _names(cfg, flags)
-    path = new_file(out, [cfg_path, weights, *([str(flags["-names"])] if names else [])], flags)
+    outputs = Outputs([cfg_path, weights, *([str(flags["-names"])] if names else [])], flags)
+    outputs.check(Path(out), MODEL)
     network = load_network(cfg, weights)
     arrays = {name: np.asarray(tensor) for name, tensor in network.darknet_arrays().items()}
     if form.suppression is not None and (kind := nms_kind(cfg.heads)) != "default":
         screen.warn(f"{cfg_path}: nms_kind={kind} cannot be had in ONNX; the model goes by IoU")
     data = onnx_model(network.cfg, arrays, form, names)
-    storage.write_durably(path, data)
+    outputs.write(Path(out), MODEL, data)
     for text in described(data):
         screen.line(text)
     screen.line(f"{out}: opset {form.opset}, {len(data):,} bytes")

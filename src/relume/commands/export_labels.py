@@ -4,21 +4,27 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from relume.checkpoint import storage
-from relume.checkpoint.many_files import not_there_yet, write_each_durably
 from relume.command_table import Values
-from relume.commands.ending import tidied_up
+from relume.commands.outputs import Kind, Outputs
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Size, class_name, is_text, to_things
 from relume.datasets.boxes import Labelled, read_labelled
 from relume.datasets.coco import format_coco
 from relume.datasets.voc import format_voc
 from relume.errors import DataFileError, UsageError
-from relume.formats.data_files import DataFile, read_data_file, read_image_list, read_names, resolve
+from relume.formats.data_files import (
+    DataFile,
+    label_path,
+    read_data_file,
+    read_image_list,
+    read_names,
+    resolve,
+)
 from relume.formats.places import local_path
 from relume.screen import Screen
 
 FORMS = ("coco", "voc")
+ANNOTATIONS = Kind("annotations", is_compared=True, makes_folder=True)
 _PARTS = {"train": "train", "valid": "val"}
 """Keys of the data file, and what the other forms call them."""
 
@@ -37,14 +43,11 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
     }
     every = [one.path for labelled in parts.values() for one in labelled]
     root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in every]))
-    files = not_there_yet(dict((_coco if form == "coco" else _voc)(parts, names, root, out)))
-    if (there := [path for path in files if path.exists()]) and not flags.get("-force"):
-        raise UsageError(there[0], "there already", "", "-force replaces it")
-    with tidied_up():
-        for folder in dict.fromkeys(path.parent for path in files):
-            storage.make_folder(folder)
-        for _ in screen.each(write_each_durably(files), len(files), "files written"):
-            pass
+    files = dict((_coco if form == "coco" else _voc)(parts, names, root, out))
+    lists = [resolve(data_file.values[key], data_file.path) for key in _lists(data_file)]
+    outputs = Outputs([data_file.path, names_path, *lists, *map(label_path, every)], flags)
+    for _ in screen.each(outputs.write_each(files, ANNOTATIONS), len(files), "files written"):
+        pass
     boxes = sum(len(one.boxes) for labelled in parts.values() for one in labelled)
     screen.line(f"{len(set(every))} pictures, {boxes} boxes, {len(names)} classes: {out}")
     order = f" -names {names_path}" if form == "voc" else ""

@@ -24,6 +24,8 @@ from relume.checkpoint.tensor_digests import (
 )
 from relume.checkpoint.weights_file import read_weights_file
 from relume.command_table import Values
+from relume.commands.outputs import Outputs
+from relume.commands.weights_files import WEIGHTS
 from relume.errors import (
     TEMPORARY_FAILURE,
     CheckpointError,
@@ -51,8 +53,8 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError(
             "N", f"'{number}'", "a number of layers", "see relume partial -h"
         ) from None
-    if Path(out).exists() and Path(out).samefile(weights):
-        raise UsageError(out, "is WEIGHTS itself", "another file", "see relume partial -h")
+    outputs = Outputs([cfg_path, weights], flags)
+    outputs.check(Path(out), WEIGHTS)
     cfg = read_cfg(cfg_path, "detect")
     if not 1 <= layers <= len(cfg.layers):
         raise UsageError("N", number, f"1 to {len(cfg.layers)}, the layers of {cfg_path}")
@@ -60,7 +62,7 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
     if container.holds_state(whole, weights):
         container.verify(whole, weights)
     data = partial_weights(whole, cfg, layers, weights)
-    storage.write_durably(Path(out), data)
+    outputs.write(Path(out), WEIGHTS, data)
     screen.line(f"{out}: layers 0 to {layers - 1}, {len(data):,} bytes")
     return 0
 

@@ -1,13 +1,11 @@
 """`relume import voc|coco`: Darknet's labels, lists, names and data file from other forms."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relume.checkpoint import storage
-from relume.checkpoint.many_files import not_there_yet, write_each_durably
 from relume.command_table import Values
-from relume.commands.ending import tidied_up
+from relume.commands.outputs import Kind, Outputs
 from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
@@ -20,6 +18,7 @@ from relume.screen import Screen
 SEED = 0
 """Of the run, where nobody has chosen one."""
 SIZES = ("picture", "annotation")
+DATA_SET = Kind("labels and lists", is_compared=True, makes_folder=True)
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,15 @@ def _import(
     files[folder / "obj.data"] = _data_file(lists, names, seen_from(folder, names_path))
     wanted = None if sizes is None else str(sizes)
     imported = _read_boxes(there, names, wanted, keep_flag in flags, screen)
-    new = not_there_yet(_labels(there, imported) | files)
-    _refuse_to_replace(new, flags)
-    with tidied_up():
-        for parent in dict.fromkeys((folder, *(path.parent for path in new))):
-            storage.make_folder(parent)
-        for _ in screen.each(write_each_durably(new), len(new), "files written"):
-            pass
+    labels = _labels(there, imported)
+    if twice := sorted(labels.keys() & files.keys()):
+        needed = "a picture of another name, or another folder with -out"
+        raise LabelError(twice[0], "is a list of this import and the labels of a picture", needed)
+    written = labels | files
+    inputs = [source, *data_set.files, *([names_path] if "-names" in flags else [])]
+    outputs = Outputs(inputs, flags)
+    for _ in screen.each(outputs.write_each(written, DATA_SET), len(written), "files written"):
+        pass
     _tell(data_set, list(imported.values()), names, doubtful, keep_flag, screen)
     screen.line(f"written: {', '.join(map(str, files))}")
     if len(lists) == 1:
@@ -182,13 +183,6 @@ def _data_file(lists: Mapping[str, bytes], names: tuple[str, ...], names_path: s
     lines += [f"valid = {valid}.txt"] if valid else []
     lines += [f"names = {names_path}", "backup = backup", f"seed = {SEED}"]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
-
-
-def _refuse_to_replace(paths: Iterable[Path], flags: Values) -> None:
-    there = [path for path in paths if path.exists()]
-    if there and not flags.get("-force"):
-        found = f"there already, and {len(there) - 1} more" if there[1:] else "there already"
-        raise UsageError(there[0], found, "", "-force replaces them")
 
 
 def _tell(

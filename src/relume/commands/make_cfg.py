@@ -1,14 +1,15 @@
 """`relume make-cfg`: a cfg, and a data file, for classes and pictures of one's own."""
 
 import re
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint import storage
 from relume.command_table import Values
 from relume.commands.anchors import LARGEST_SIDE_PX, shapes_px, training_boxes
+from relume.commands.outputs import Kind, Outputs
 from relume.datasets.anchors import cluster_shapes, distinct_shapes, nearest_anchors
 from relume.datasets.boxes import seen_from
 from relume.datasets.make_cfg import NETS, Architecture, CfgValues, cfg_text
@@ -26,6 +27,7 @@ from relume.screen import Screen
 from relume.spec import run_name
 
 SEE = "see relume make-cfg -h"
+SETTINGS = Kind("cfg or data file", is_compared=True, makes_folder=True)
 STRIDE = 32
 """Pixels to a cell of the coarsest head; width and height are multiples of it."""
 
@@ -69,14 +71,14 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
     settings = _settings(NETS[like], inputs.classes, flags)
     data_path = Path(inputs.data.path)
     path = data_path.parent / f"{like}-{run_name(data_path.name)}.cfg"
-    written = [path, *([data_path] if inputs.data_text is not None else [])]
-    there = [str(file) for file in written if file.exists()]
-    if there and not flags.get("-force"):
-        remedy = "-force replaces what is there"
-        if inputs.data_text is not None:
-            yours = f"-data {data_path} takes yours as it is; " * data_path.exists()
-            remedy = f"{yours}{remedy}; or -out FOLDER"
-        raise UsageError(" and ".join(there), "there already", "", remedy)
+    remedy = "-force replaces it"
+    if inputs.data_text is not None:
+        yours = f"-data {data_path} takes yours as it is; " * data_path.exists()
+        remedy = f"{yours}{remedy}; or -out FOLDER"
+    given: list[str | Path] = [inputs.names, inputs.images]
+    given += [data_path] * (inputs.data_text is None)
+    outputs = Outputs(given, flags, remedy)
+    outputs.check([path, *([] if inputs.data_text is None else [data_path])], SETTINGS)
     said = "anchors of Darknet's own cfg"
     if inputs.has_images:
         seed = int(flags.get("-seed", inputs.data.integer("seed", 0)))
@@ -84,11 +86,11 @@ def make_cfg(arguments: list[str], flags: Values, screen: Screen) -> int:
     title = f"{like} for {inputs.classes} classes ({inputs.names.name}), by relume make-cfg\n{said}"
     text = cfg_text(like, settings, title)
     parse_cfg(text, str(path), "train")
-    storage.make_folder(path.parent)
+    files = {} if inputs.data_text is None else {data_path: inputs.data_text}
+    files[path] = text.encode("utf-8", "surrogateescape")
+    deque(outputs.write_each(files, SETTINGS), maxlen=0)
     if inputs.data_text is not None:
-        storage.write_durably(data_path, inputs.data_text)
         screen.line(f"{data_path}: {inputs.classes} classes, trains on {inputs.images}")
-    storage.write_durably(path, text.encode("utf-8", "surrogateescape"))
     steps = ",".join(map(str, settings.steps))
     screen.line(
         f"{path}: {settings.width}x{settings.height}, batch {settings.batch} in "

@@ -1,18 +1,17 @@
 """`relume replay`: the pictures of one iteration, exactly as it was or will be trained on."""
 
 import math
-import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint import storage
 from relume.checkpoint.course import CHANGE, Meaning, differences
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.state import RecipeRecord, TrainState
 from relume.command_table import Values
+from relume.commands.outputs import Kind, Outputs
 from relume.commands.training_flags import flags_of
 from relume.contact_sheet import Tile, contact_sheet, format_sheet, is_sheet
 from relume.data.batch import MiniBatch, mini_batches
@@ -27,6 +26,7 @@ from relume.train.batches import source_of
 from relume.train.capture import PICTURES
 from relume.train.start import in_todays_form
 
+SHEET = Kind("sheet of replay", is_sheet)
 MOST_TOLD = 3
 MOST_TILES = 144
 """On one sheet: 12 by 12 can still be seen, and loaded in seconds."""
@@ -43,6 +43,8 @@ def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
     page = _within(flags, "-page", f"a page of {MOST_TILES} pictures", pages)
     more = f"_page{page}" * (page > 1)
     out = _out(flags, f"replay_{run_name(cfg)}_{iteration}{more}.png")
+    outputs = Outputs([data, cfg], flags)
+    outputs.check(out, SHEET, "-out")
     spec = read_spec(data, cfg, flags_of(flags), screen.warn)
     run = _Run.of(spec)
     shown = range(net.batch)[(page - 1) * MOST_TILES : page * MOST_TILES]
@@ -53,7 +55,8 @@ def replay(arguments: list[str], flags: Values, screen: Screen) -> int:
     title = f"{spec.operation.name}, iteration {iteration} of {net.max_batches}: {what}"
     title += f", page {page} of {pages}" * (pages > 1)
     sheet = contact_sheet(_tiles(spec, loaded, shown.start), title)
-    storage.write_durably(out, format_sheet(sheet))
+    outputs.reads(spec.recipe.images.paths)
+    outputs.write(out, SHEET, format_sheet(sheet))
     for text in run.doubts(spec, iteration, loaded):
         screen.warn(text)
     screen.line(
@@ -94,12 +97,10 @@ def _loaded(spec: RunSpec, iteration: int, shown: range) -> list[MiniBatch]:
 
 
 def _out(flags: Values, usual: str) -> Path:
-    """Return the file to write: a slip of the hand shall replace no cfg and no photograph."""
+    """Return the file to write."""
     out = Path(str(flags.get("-out", usual)))
     if out.suffix.lower() != ".png":
         raise UsageError("-out", str(out), "a name that ends in .png")
-    if os.path.lexists(out) and not is_sheet(out):
-        raise UsageError("-out", f"{out} is there, and no sheet of replay", "another name")
     return out
 
 

@@ -1,6 +1,7 @@
 """`relume split`: the lists of a data set, train and valid."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,9 +9,8 @@ from pathlib import Path
 
 from xxhash import xxh3_128_intdigest
 
-from relume.checkpoint import storage
 from relume.command_table import Values
-from relume.commands.ending import tidied_up
+from relume.commands.outputs import Kind, Outputs
 from relume.datasets.boxes import (
     Labelled,
     boxes_per_class,
@@ -29,6 +29,7 @@ from relume.screen import Screen
 
 FRACTION = 0.2
 TRAIN, VALID = "train.txt", "valid.txt"
+LIST = Kind("list of pictures", is_compared=True, makes_folder=True)
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,16 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
         local_path(source, "relume split")
     folder = local_path(str(flags.get("-out", Path(arguments[0]).parent)), "-out")
     there = [str(folder / name) for name in (TRAIN, VALID) if (folder / name).exists()]
-    if there and not flags.get("-force"):
-        forced = "adds pictures and moves none" if len(there) == 2 else "splits its pictures anew"
-        raise UsageError(
-            " and ".join(there), "there already", "", f"-force {forced}; or -out FOLDER"
-        )
-    before = {name: _lines(folder / name, screen) for name in (TRAIN, VALID)}
-    if len(there) == 1:  # one list alone is no split
-        arguments = [*arguments, *there]
-        before = {TRAIN: [], VALID: []}
+    forced = "adds pictures and moves none" if len(there) == 2 else "splits its pictures anew"
+    # No inputs: with -force the lists are read and written.
+    outputs = Outputs((), flags, f"-force {forced}; or -out FOLDER")
+    outputs.check([folder / TRAIN, folder / VALID], LIST)
+    before: dict[str, list[_Line]] = {TRAIN: [], VALID: []}
+    if flags.get("-force"):
+        if len(there) == 1:  # one list alone is no split
+            arguments = [*arguments, *there]
+        else:
+            before = {name: _lines(folder / name, screen) for name in before}
     known = {_whole(line.path) for lines in before.values() for line in lines}
     given = {_whole(path): path for source in arguments for path in list_pictures(source)}
     new = [path for whole, path in given.items() if whole not in known]
@@ -77,10 +79,8 @@ def split(arguments: list[str], flags: Values, screen: Screen) -> int:
         old = b"".join(os.fsencode(line.text) + b"\n" for line in before[name])
         texts[name] = old + format_list([path for path in new if side_of[path] == side], folder)
     names = _names(arguments, folder)
-    with tidied_up():
-        storage.make_folder(folder)
-        for name, text in texts.items():
-            storage.write_durably(folder / name, text)
+    files = {folder / name: text for name, text in texts.items()}
+    deque(outputs.write_each(files, LIST), maxlen=0)
     _tell(labelled, valid, names, screen)
     screen.line(f"written: {folder / TRAIN}, {folder / VALID}")
     for source in arguments:

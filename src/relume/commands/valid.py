@@ -1,15 +1,14 @@
 """`relume detector valid`: detections in the files that VOC's and COCO's programs read."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relume.checkpoint import storage
-from relume.checkpoint.disk import check_replaceable, check_writable
-from relume.checkpoint.many_files import write_each_durably
 from relume.command_table import Values
 from relume.commands.measure import BATCH, Job, Trouble, read_job
+from relume.commands.outputs import Kind, Outputs
 from relume.errors import DataFileError, UsageError
 from relume.evaluate.detected import Detected, Named, Settings, detect_pictures
 from relume.evaluate.result_lines import (
@@ -26,6 +25,13 @@ THRESH, NMS = 0.001, 0.6
 VOC, COCO = "voc", "coco"
 OTHER_FORMS = ("bdd", "kitti", "imagenet")
 """Of Darknet, not written here."""
+_VOC_LINE = re.compile(rb"[^\n]+( -?\d+\.\d+| -?inf| nan){5}\n")
+_COCO = re.compile(rb'\[\s*(\{"image_id"|\])')
+KINDS = {
+    VOC: Kind("results of VOC", lambda head: not head or _VOC_LINE.match(head), makes_folder=True),
+    COCO: Kind("results of COCO", lambda head: not head or _COCO.match(head), makes_folder=True),
+}
+"""What Darknet and relume write; Darknet replaces them too."""
 BASES = {VOC: "comp4_det_test_", COCO: "coco_results"}
 
 
@@ -75,10 +81,8 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
         for text in _told_of_names(pictures):
             screen.warn(text)
     trouble, began_s = Trouble(screen), time.monotonic()
-    storage.make_folder(results.paths[0].parent)
-    check_writable(results.paths[0].parent)
-    for path in results.paths:
-        check_replaceable(path)
+    outputs = Outputs([*arguments, images.path, *images.paths], flags)
+    outputs.check(results.paths, KINDS[form])
     at = screen.counter(len(pictures), "pictures")
     settings = Settings(THRESH, NMS, job.letter_box, BATCH)
     done = 0
@@ -89,7 +93,7 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
             else:
                 trouble.tell(item)
         at(done := done + len(batch))
-    for path in write_each_durably(results.files()):
+    for path in outputs.write_each(results.files(), KINDS[form]):
         screen.line(str(path))
     screen.line(f"Total Detection Time: {time.monotonic() - began_s:f} Seconds")
     return trouble.status

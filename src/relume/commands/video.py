@@ -11,17 +11,20 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import cv2
 import numpy as np
 
 from relume.checkpoint import storage
+from relume.commands.outputs import Kind, Outputs
 from relume.data.image import Pixels
 from relume.errors import InputError, StorageError, UsageError
 from relume.formats.places import is_url
 from relume.screen import Screen
 
+VIDEO = Kind("video")
 AHEAD = 4
 """Frames that are decoded while the network works on the one before."""
 FOURCC = {".avi": "DIVX", ".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v"}
@@ -143,12 +146,15 @@ class VideoFile:
         path: of the file; the ending decides its form.
         fps: frames per second; None: as they come, measured of the first ones. A camera gives
             more than the network takes, and all would go by too fast.
+        outputs: of the command.
     """
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, path: Path, fps: float | None, outputs: Outputs) -> None:
         self._path = path
         self._fps = fps
-        self._temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+        self._outputs = outputs
+        # Nobody has, or foresees, a file of this name: OpenCV would write over it.
+        self._temporary = path.with_name(f".relume-{token_hex(16)}.tmp{path.suffix}")
         self._writer: Any = None
         self._size_px = (0, 0)
         self._frames = 0
@@ -204,7 +210,11 @@ class VideoFile:
         if not _holds_frames(self._temporary, self._frames):
             storage.remove(self._temporary)
             raise StorageError(self._path, "cannot be written whole", "a disk with space")
-        storage.rename(self._temporary, self._path)
+        try:
+            self._outputs.put(self._temporary, self._path, VIDEO)
+        except BaseException:
+            storage.remove(self._temporary)
+            raise
 
 
 def _holds_frames(path: Path, frames: int) -> bool:

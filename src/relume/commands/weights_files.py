@@ -1,18 +1,20 @@
 """Commands on the numbers in weights files: strip, average, statistics."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 
-from relume.checkpoint import container, storage
+from relume.checkpoint import container
 from relume.checkpoint.weights_file import check_finite, read_weights_file, read_whole_weights
 from relume.command_table import Values
-from relume.commands.new_file import new_file
+from relume.commands.outputs import Kind, Outputs
 from relume.errors import Damaged
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import Floats, format_weights, parse_header
 from relume.screen import Screen
 
+WEIGHTS = Kind("weights", is_compared=True)
 NAMES = {
     "scales": "Scales",
     "biases": "Biases",
@@ -26,7 +28,8 @@ NAMES = {
 def strip(arguments: list[str], flags: Values, screen: Screen) -> int:
     """Write the plain weights of a checkpoint."""
     weights, out = arguments
-    path = new_file(out, [weights], flags)
+    outputs = Outputs([weights], flags)
+    outputs.check(Path(out), WEIGHTS)
     data = read_weights_file(weights)
     header = parse_header(data, weights)
     if container.holds_state(data, weights):
@@ -38,7 +41,7 @@ def strip(arguments: list[str], flags: Values, screen: Screen) -> int:
         left = f"left out: {len(data) - len(plain):,} bytes of training state"
     else:
         plain, left = data, f"{weights} holds no training state: the same bytes"
-    storage.write_durably(path, plain)
+    outputs.write(Path(out), WEIGHTS, plain)
     screen.line(f"{out}: {len(plain):,} bytes, seen {header.seen}; {left}")
     return 0
 
@@ -50,7 +53,8 @@ def average(arguments: list[str], flags: Values, screen: Screen) -> int:
         AlexeyAB/darknet src/darknet.c average (groups are not ignored here).
     """
     cfg_path, out, *paths = arguments
-    path = new_file(out, [cfg_path, *paths], flags)
+    outputs = Outputs([cfg_path, *paths], flags)
+    outputs.check(Path(out), WEIGHTS)
     cfg = read_cfg(cfg_path, "detect")
     first = read_whole_weights(cfg, paths[0])
     check_finite(first.arrays, paths[0])
@@ -63,7 +67,7 @@ def average(arguments: list[str], flags: Values, screen: Screen) -> int:
     for total in sums.values():
         total *= np.float32(1 / len(paths))
     data = format_weights(sums, cfg, first.header.seen)
-    storage.write_durably(path, data)
+    outputs.write(Path(out), WEIGHTS, data)
     many = f"{len(paths)} file{'s' * (len(paths) > 1)}"
     screen.line(
         f"{out}: the mean of {many}, {len(data):,} bytes, seen {first.header.seen} as "

@@ -4,7 +4,7 @@ A picture's name in an annotation is a name from elsewhere: it is looked for bel
 only, and a name that leads out of them is an error, since label files are written beside it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -38,6 +38,8 @@ class AnnotatedSet:
     found: tuple[AnnotatedFile, ...]
     names: tuple[str, ...]
     """Classes: COCO's in the order of their ids, VOC's by the alphabet."""
+    files: tuple[Path, ...]
+    """Of annotations and lists, which were read."""
     oddities: tuple[str, ...] = ()
     """What is left out, a sentence each."""
 
@@ -57,7 +59,8 @@ def read_voc(folder: Path, images: Path | None) -> AnnotatedSet:
         needed = "VOC's Annotations/*.xml, or XML files beside pictures"
         raise DataFileError(folder, "holds no annotation", needed)
     stems = {file.stem for file in files}
-    parts = _voc_parts(folder / "ImageSets" / "Main", stems)
+    lists = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
+    parts = _voc_parts(lists, stems)
     found = []
     for file in files:
         picture = parse_voc(read_bytes(file), str(file))
@@ -76,7 +79,8 @@ def read_voc(folder: Path, images: Path | None) -> AnnotatedSet:
         (sorted(stems - parts.keys()) if parts else [], "annotations are in no list of ImageSets"),
     )
     oddities = tuple(f"{len(ids)} {what} ({ids[0]}, ...)" for ids, what in odd if ids)
-    return AnnotatedSet(tuple(found), tuple(sorted(names_found)), oddities)
+    read = (*files, *lists)
+    return AnnotatedSet(tuple(found), tuple(sorted(names_found)), read, oddities)
 
 
 def read_coco(source: Path, images: Path | None) -> AnnotatedSet:
@@ -88,7 +92,8 @@ def read_coco(source: Path, images: Path | None) -> AnnotatedSet:
     """
     found: list[AnnotatedFile] = []
     names: tuple[str, ...] = ()
-    for file in _coco_files(source):
+    files = _coco_files(source)
+    for file in files:
         coco = parse_coco(read_bytes(file), str(file))
         if names and coco.names != names:
             raise LabelError(file, "has other categories than the files before", "the same in all")
@@ -102,7 +107,7 @@ def read_coco(source: Path, images: Path | None) -> AnnotatedSet:
         for picture in coco.pictures:
             path = _first([picture.file_name], [images] if images else roots, picture.place)
             found.append(AnnotatedFile(picture, part, path))
-    return AnnotatedSet(tuple(found), names)
+    return AnnotatedSet(tuple(found), names, tuple(files))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -134,9 +139,9 @@ def _first(names: Iterable[str], roots: Iterable[Path], place: str) -> Path | No
     return None
 
 
-def _voc_parts(folder: Path, stems: Collection[str]) -> dict[str, tuple[str, ...]]:
+def _voc_parts(lists: Iterable[Path], stems: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the lists that every id is in; of train and trainval the narrower one counts."""
-    files = {path.stem: path for path in sorted(folder.glob("*.txt")) if path.stem in _VOC_SETS}
+    files = {path.stem: path for path in lists if path.stem in _VOC_SETS}
     if "train" in files:
         files.pop("trainval", None)
     parts: dict[str, tuple[str, ...]] = {}
@@ -149,13 +154,13 @@ def _voc_parts(folder: Path, stems: Collection[str]) -> dict[str, tuple[str, ...
     return parts
 
 
-def _coco_files(source: Path) -> Iterator[Path]:
+def _coco_files(source: Path) -> list[Path]:
     if not source.is_dir():
-        return iter([source])
+        return [source]
     ways = source.glob(f"annotations/{_INSTANCES}*.json"), source.glob("**/*.json")
     for way in ways:
         if files := sorted(way):
-            return iter(files)
+            return files
     raise DataFileError(source, "holds no annotation", "COCO's annotations/instances_*.json")
 
 
