@@ -79,7 +79,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 KNOW_TORCH = {"model", "evaluate", "distributed", "train", "detector", "commands"}
 
 PRINT = {"cli", "screen", "demo"}
-WRITE = {"checkpoint/storage", "checkpoint/disk", "demo_pictures", "demo"}
+WRITE = {
+    *("checkpoint/storage", "checkpoint/disk", "checkpoint/run_lock"),
+    *("demo_pictures", "demo"),
+}
 """Modules that may change the file system."""
 
 WRITING_CALLS = {

@@ -14,7 +14,8 @@ RelumeError
 │   ├── Mismatch            tensors of another network
 │   ├── OtherRecipe         settings that change the course of the run
 │   ├── OtherEnvironment    the run's numeric environment cannot be re-created
-│   └── Locked              another process trains in this folder
+│   ├── Locked              another process trains in this folder
+│   └── LockLost            the lock file or the folder of this run was removed or replaced
 ├── StorageError            the file system refused a write
 ├── Unavailable             a disk does not give what the run needs: the same command, later
 ├── TrainerEnded            a trainer that `relume prove` watches ended in trouble of its own
@@ -108,6 +109,10 @@ class OtherEnvironment(CheckpointError):
 
 class Locked(CheckpointError):
     """Another process trains under this name in this folder."""
+
+
+class LockLost(CheckpointError):
+    """The lock of this run is not in its folder any more; nothing was written there since."""
 
 
 class StorageError(RelumeError):

@@ -18,14 +18,14 @@ from relume.checkpoint.folder import (
     iteration_in_name,
     newest_good,
     other_run,
-    remove_temporaries,
     run_files,
 )
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.keeper import Keeper
+from relume.checkpoint.own_files import remove_temporaries, temporaries
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import NO_DIGESTS, Measured, TrainState
-from relume.errors import CheckpointError, StorageError
+from relume.errors import CheckpointError, LockLost, StorageError
 from tests.checkpoint.faults import strike
 from tests.checkpoint.states import tiny_state, with_seen
 
@@ -278,12 +278,13 @@ def test_a_name_with_signs_of_regular_expressions_is_taken_literally(tmp_path: P
 
 
 def test_temporaries_of_this_run_are_removed_and_no_others(tmp_path: Path) -> None:
+    prefix = storage.temporary_prefix
     ours = ["net_last.weights.tmp", "net_5.backup.tmp", "net.journal.jsonl.tmp"]
-    ours += ["chart_net.png.tmp", "chart.png.tmp"]
-    kept = ["other_last.weights.tmp", "notes.tmp", "net_last.weights"]
+    ours += ["chart_net.png.tmp", "chart.png.tmp", f"{prefix('net')}x.tmp"]
+    kept = ["other_last.weights.tmp", "notes.tmp", "net_last.weights", f"{prefix('other')}x.tmp"]
     write(tmp_path, dict.fromkeys([*ours, *kept], b""))
 
-    remove_temporaries(tmp_path, "net")
+    remove_temporaries(tmp_path, "net", pytest.fail)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
@@ -655,35 +656,23 @@ def test_a_state_inside_an_iteration_is_newer_than_the_one_at_its_beginning(
     assert claimed_position(tmp_path / "net.backup") == (3, 1)
 
 
-def test_nothing_is_saved_on_another_disk_that_has_taken_the_folders_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when a drive is unmounted and the empty mount point lies bare."""
-    said: list[str] = []
-    keeper = keeper_in(tmp_path, saveweights=2, warn=said.append)
-    offer_all(keeper, STATES[1:2])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keeper, "_home", replace(keeper._home, device=-1))
-        offer_all(keeper, STATES[2:4])
-        assert held(tmp_path) == {"net_last.weights": 1}
-        with pytest.raises(StorageError, match="is on another disk than when this run began"):
+def test_a_folder_that_has_been_taken_away_ends_the_run_and_gets_nothing(tmp_path: Path) -> None:
+    """As when a drive is unmounted and the empty mount point is left."""
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    keeper = keeper_in(folder, saveweights=2)
+    with storage.locked(folder, "net"):
+        offer_all(keeper, STATES[1:2])
+        folder.rename(tmp_path / "elsewhere")
+        folder.mkdir()
+        with pytest.raises(LockLost, match="is another folder than when this run began"):
+            offer_all(keeper, STATES[2:4])
+        with pytest.raises(LockLost, match="is another folder than when this run began"):
             keeper.stop(STATES[3])
-    offer_all(keeper, STATES[4:5])
 
-    expected = {"net_2.weights": 2, "net_4.weights": 4, "net_4.backup": 4, "net_last.weights": 4}
-    assert held(tmp_path) == {**expected, "net.backup": 1}
-    assert len(said) == 2
-
-
-def test_a_disk_that_came_back_under_another_number_is_known_by_the_runs_lock(
-    tmp_path: Path,
-) -> None:
-    with storage.locked(tmp_path, "net"):
-        replace(storage.home(tmp_path, "net"), device=-1).check()
-    (tmp_path / "net.lock").write_text("process 1\n")
-    with pytest.raises(StorageError, match="mount it again"):
-        replace(storage.home(tmp_path, "net"), device=-1).check()
+    assert list(folder.iterdir()) == []
+    (tmp_path / "elsewhere" / "net.lock").unlink()
+    assert held(tmp_path / "elsewhere") == {"net_last.weights": 1}
 
 
 def test_a_folder_that_cannot_be_looked_into_is_an_error_of_one_line(
@@ -693,7 +682,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_of_one_line(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    for look in (run_files, other_run, remove_temporaries, newest_good):
+    for look in (run_files, other_run, temporaries, newest_good):
         with pytest.raises(CheckpointError, match=r"cannot be looked into \(Permission denied\)"):
             look(tmp_path, "net")
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,21 +159,22 @@ def test_a_refused_operation_loses_nothing_and_leaves_nothing_behind(
     path, previous = tmp_path / "last", tmp_path / "before"
     path.write_bytes(b"old")
 
-    with monkeypatch.context() as patch:
-        strike(patch, fails_at, error)
-        with pytest.raises(StorageError, match=r": cannot be written \("):
-            storage.write_durably(path, b"new", previous=previous)
+    with storage.locked(tmp_path, "net") as lock:
+        with monkeypatch.context() as patch:
+            strike(patch, fails_at, error)
+            with pytest.raises(StorageError, match=r": cannot be written \("):
+                storage.write_durably(path, b"new", previous=previous)
 
-    held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    if fails_at <= 5:  # not renamed yet
-        assert held == {"last": b"old"}
-    else:
-        assert held.pop("last") == b"new"
-        assert b"old" in held.values()
-    storage.write_durably(path, b"newer", previous=previous)
+        held = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p != lock.path}
+        if fails_at <= 5:  # not renamed yet
+            assert held == {"last": b"old"}
+        else:
+            assert held.pop("last") == b"new"
+            assert b"old" in held.values()
+        storage.write_durably(path, b"newer", previous=previous)
     assert path.read_bytes() == b"newer"
     assert previous.read_bytes() == held.get("last", b"old" if fails_at <= 5 else b"new")
-    assert sorted(tmp_path.iterdir()) == [previous, path]
+    assert sorted(tmp_path.iterdir()) == [previous, path, lock.path]
 
 
 @pytest.mark.parametrize(
@@ -311,22 +313,29 @@ def test_a_file_system_without_locks_or_with_no_space_is_no_obstacle(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with storage.locked(tmp_path, "net") as held:
-        assert not held
+    for call in ("fcntl", "lockf", "flock"):
+        monkeypatch.setattr(fcntl, call, refuse)
+    with storage.locked(tmp_path, "net") as lock:
+        assert not lock.is_exclusive
+        storage.write_durably(tmp_path / "net_last.weights", b"new")
 
 
 def test_what_a_file_system_cannot_do_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "net.lock").touch()
-    assert storage.missing_guarantees(tmp_path, "net", True) == []
-    (told,) = storage.missing_guarantees(tmp_path, "net", False)
-    assert "has no locks" in told
-    for fails_at, part in ((1, "cannot make names durable"), (2, "has no hard links")):
-        strike(monkeypatch, fails_at, errno.ENOTSUP)
-        (told,) = storage.missing_guarantees(tmp_path, "net", True)
-        assert part in told
+    with storage.locked(tmp_path, "net") as lock:
+        assert storage.missing_guarantees(lock) == []
+        for lacking, part in (
+            (replace(lock, is_exclusive=False), "has no locks"),
+            (replace(lock, has_stable_inodes=False), "has no lasting inode numbers"),
+        ):
+            (told,) = storage.missing_guarantees(lacking)
+            assert part in told
+        for fails_at, part in ((1, "cannot make names durable"), (3, "has no hard links")):
+            with monkeypatch.context() as patch:
+                strike(patch, fails_at, errno.ENOTSUP)
+                (told,) = storage.missing_guarantees(lock)
+            assert part in told
     assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]
 
 

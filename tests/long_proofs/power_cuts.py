@@ -18,8 +18,9 @@ import xxhash
 
 from relume.checkpoint import container, storage
 from relume.checkpoint.disk import Buffer, Disk
-from relume.checkpoint.folder import newest_good, remove_temporaries
+from relume.checkpoint.folder import newest_good
 from relume.checkpoint.keeper import Keeper
+from relume.checkpoint.own_files import remove_temporaries
 from relume.checkpoint.state import TrainState
 from relume.errors import RelumeError
 from tests.checkpoint.faults import Faults, Passing
@@ -147,7 +148,8 @@ def failing_courses(keepstate: int | None) -> list[Course]:
             (folder / name).write_bytes(data)
         faults = Faults(fails_at=0, error=errno.EIO)
         patch.setattr(storage, "DISK", faults)
-        go_on(folder, 4, keepstate)
+        with storage.locked(folder, "net"):
+            go_on(folder, 4, keepstate)
     kinds = faults.operations
     return [
         Course(
@@ -170,9 +172,10 @@ def recorded(course: Course, wrap: Wrap) -> list[Operation]:
         patch.setattr(storage, "DISK", disk)
         if course.direct:
             patch.setattr(storage, "DIRECT_FROM_BYTES", 0)
-        remove_temporaries(folder, "net")
         try:
-            go_on(folder, course.begun, course.keepstate, recorder)
+            with storage.locked(folder, "net"):
+                remove_temporaries(folder, "net", pytest.fail)
+                go_on(folder, course.begun, course.keepstate, recorder)
         except RelumeError:
             if not course.fails_at:
                 raise
@@ -205,7 +208,7 @@ class Bench:
             promised: the state of this iteration had been saved.
             offered: that of this one was perhaps being saved.
         """
-        remove_temporaries(self._folder, "net")
+        remove_temporaries(self._folder, "net", pytest.fail)
         kept = {name: data for name, data in self._present.items() if not name.endswith(".tmp")}
         self._present = kept
         found, rejected = newest_good(self._folder, "net")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from relume.checkpoint import storage
-from relume.checkpoint.folder import newest_good, remove_temporaries
+from relume.checkpoint.folder import newest_good
+from relume.checkpoint.own_files import remove_temporaries
 from relume.errors import StorageError
 from tests.checkpoint.faults import Faults, Passing
 from tests.long_proofs.disk_model import Recorder
@@ -39,7 +40,8 @@ def refused(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "DISK", faults)
         try:
-            go_on(folder, BEGUN, keepstate, recorder, said)
+            with storage.locked(folder, "net"):
+                go_on(folder, BEGUN, keepstate, recorder, said)
         except StorageError:
             ended = True  # at the end of a run, where a save that fails cannot be made up for
     struck = 0 < fails_at <= len(faults.operations)
@@ -50,7 +52,8 @@ def refused(
     if struck and not said and not ended and not _may_be_ignored(faults.operations[fails_at - 1]):
         wrong.append("nothing was said")
 
-    remove_temporaries(folder, "net")
+    (folder / "net.lock").unlink()
+    remove_temporaries(folder, "net", pytest.fail)
     found, rejected = newest_good(folder, "net")
     if rejected:
         wrong.append(f"damaged: {[item.path.name for item in rejected]}")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from relume.checkpoint import container
-from relume.checkpoint.folder import remove_temporaries
+from relume.checkpoint.own_files import remove_temporaries
 from relume.checkpoint.state import TrainState
-from relume.checkpoint.storage import write_durably
+from relume.checkpoint.storage import locked, write_durably
 from relume.checkpoint.tensor_digests import TensorDigests
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_data_file
@@ -55,14 +55,20 @@ def main() -> int:
     if mode == "failing":
         say("relume: error: a.jpg: cannot be read; a picture")
         return 2
-    remove_temporaries(backup, Path(cfg).stem)
+    with locked(backup, Path(cfg).stem):
+        remove_temporaries(backup, Path(cfg).stem, say)
+        return train(mode, last, end, Path(words[words.index("-tensor_digests") + 1]))
+
+
+def train(mode: str, last: Path, end: int, digest_file: Path) -> int:
+    """Go on from `last`, if it is there, to the end."""
     done = 0
     if last.exists():
         done = container.unpack(last.read_bytes(), last).iteration
         say(f"relume: goes on from {last} (iteration {done})")
     say("relume: start.weights: fills all layers")
     say("relume: seed 0, 1 thread, backup x")
-    digests = TensorDigests(Path(words[words.index("-tensor_digests") + 1]), say)
+    digests = TensorDigests(digest_file, say)
     resumed = done > 0
     state = state_after(done, mode, resumed=False)
     digests.append(state, start=True)

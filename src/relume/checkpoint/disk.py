@@ -1,31 +1,42 @@
-"""The system calls that change a file system, one method each, and what their refusals mean.
+"""The system calls that change a file system, one method each.
 
 `storage.py` makes every one of its changes through these, so that a test can record them, let
-any of them fail, and work out what a power cut between them leaves.
+any of them fail, and work out what a power cut between them leaves. Below the folder of a run
+whose lock this process holds, each is made only while the lock is in its place.
 """
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
 from pathlib import Path
 
+from relume.checkpoint.run_lock import change
+from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import StorageError
 
 Buffer = bytes | memoryview
+EXISTING = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""To open a file that may be there already, and may be none: a link is not followed, and nobody
+waits for the other end of a pipe."""
 
 
 class Disk:
-    """The system calls that change a file system; tests put another one in its place."""
+    """The system calls that change a file system; tests put another one in its place.
+
+    All raise OSError, and LockLost for a run that has lost its lock.
+    """
 
     def create(self, path: Path, direct: bool = False) -> int:
         """Make a new file for writing; `direct` past the page cache."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.open(path, flags | (os.O_DIRECT if direct else 0), 0o666)
+        with change(path) as (place, folder):
+            return os.open(place, flags | (os.O_DIRECT if direct else 0), 0o666, dir_fd=folder)
 
     def open_to_append(self, path: Path) -> int:
-        """Open a file for writing at its end."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        """Open a regular file of one name for writing at its end."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | EXISTING
+        with change(path) as (place, folder):
+            return _of_one_name(os.open(place, flags, 0o666, dir_fd=folder))
 
     def write(self, descriptor: int, data: Buffer) -> None:
         """Write all of `data`, also where the system takes it in pieces."""
@@ -43,50 +54,59 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, which it takes from whatever has it."""
-        source.replace(target)
+        with change(source) as (old, old_folder), change(target) as (new, new_folder):
+            os.replace(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name."""
-        target.hardlink_to(source)
+        """Give a file, or a symbolic link itself, a second name."""
+        with change(source) as (old, old_folder), change(target) as (new, new_folder):
+            os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
 
     def symlink(self, source: Path, target: Path) -> None:
         """Make a name that leads to another."""
-        target.symlink_to(source)
+        with change(target) as (place, folder):
+            os.symlink(source, place, dir_fd=folder)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""
-        path.unlink()
+        with change(path) as (place, folder):
+            os.unlink(place, dir_fd=folder)
 
     def truncate(self, path: Path, length: int) -> None:
-        """Cut a file to its first `length` bytes."""
-        os.truncate(path, length)
+        """Cut a regular file of one name to its first `length` bytes."""
+        with change(path) as (place, folder):
+            descriptor = _of_one_name(os.open(place, os.O_WRONLY | EXISTING, dir_fd=folder))
+            try:
+                os.ftruncate(descriptor, length)
+            finally:
+                os.close(descriptor)
 
     def make_folder(self, folder: Path) -> None:
-        """Create a folder and its parents if missing."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Create `folder` and its parents if missing."""
+        with change(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def fsync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
-        descriptor = os.open(folder, os.O_RDONLY)
+        with change(folder) as (place, above):
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC, dir_fd=above)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
-@contextmanager
-def as_storage_error(path: Path) -> Iterator[None]:
-    """Tell what the system refuses at `path` as a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            path,
-            f"cannot be written ({reason})",
-            "a folder with space and write permission",
-            _REMEDIES.get(error.errno or 0, "check the folder, then give the same command again"),
-        ) from error
+def _of_one_name(descriptor: int) -> int:
+    """Return the descriptor of a regular file that has no other name; close any other.
+
+    What is written into a hard link changes the file under its other name too.
+    """
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    what = "a hard link" if stat.S_ISREG(status.st_mode) else "no regular file"
+    raise OSError(errno.EINVAL, f"it is {what}")
 
 
 def check_replaceable(path: Path) -> None:
@@ -104,11 +124,3 @@ def check_writable(folder: Path) -> None:
     with as_storage_error(folder):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space, then give the same command again",
-    errno.EDQUOT: "free some of the quota, then give the same command again",
-    errno.EACCES: "choose a folder that can be written (for a run: backup= in the data file)",
-    errno.EROFS: "choose a folder that can be written (for a run: backup= in the data file)",
-}

@@ -47,7 +47,12 @@ class Rejected:
 
 def run_files(folder: Path, name: str) -> list[Path]:
     """Return all weights files of the run `name` in `folder`, sorted by name."""
-    return [path for path in listed(folder) if _pattern(name).fullmatch(path.name)]
+    return [path for path in listed(folder) if is_run_file(path.name, name)]
+
+
+def is_run_file(file: str, name: str) -> bool:
+    """Tell whether a weights file of the run `name` may be called `file`."""
+    return _pattern(name).fullmatch(file) is not None
 
 
 def listed(folder: Path) -> list[Path]:
@@ -69,30 +74,9 @@ def listed(folder: Path) -> list[Path]:
         ) from error
 
 
-def remove_temporaries(folder: Path, name: str) -> None:
-    """Delete what interrupted writes of this run left behind."""
-    for path in temporaries(folder, name):
-        storage.remove(path)
-
-
-def temporaries(folder: Path, name: str) -> list[Path]:
-    """Return the files that interrupted writes of this run left behind, sorted by name."""
-    others = {f"{name}.journal.jsonl", f"chart_{name}.png", "chart.png"}
-    return [
-        path
-        for path in listed(folder)
-        if path.suffix == storage.TEMPORARY
-        and (
-            path.stem in others
-            or path.name.startswith(f"{name}.lock.")
-            or _pattern(name).fullmatch(path.stem)
-        )
-    ]
-
-
 def token(folder: Path, name: str, of: str) -> Path:
     """Return the path of a file that only shows who reaches a folder."""
-    return folder / f"{name}.lock.{of}{storage.TEMPORARY}"
+    return folder / f"{storage.temporary_prefix(name)}{of}{storage.TEMPORARY}"
 
 
 def set_aside(paths: list[Path], folder: Path, name: str, say: Callable[[str], None]) -> Path:

@@ -61,7 +61,6 @@ class Keeper:
     """Milestones that the disk has not taken yet; each keeps the memory of its copy."""
     _due_best: Parts | None = field(init=False, default=None)
     """The state of the best mAP, if the disk has not taken it yet; likewise."""
-    _home: storage.Home = field(init=False)
     _failing: bool = field(init=False, default=False)
     _has_just_saved: bool = field(init=False, default=False)
     _durable: tuple[int, float] | None = field(init=False, default=None)
@@ -69,9 +68,6 @@ class Keeper:
     _pace: Pace = field(init=False, default_factory=Pace)
     _save_from: float = field(init=False, default=0.0)
     """Time from which the next save is due, where savelast leaves that to its cost."""
-
-    def __post_init__(self) -> None:
-        self._home = storage.home(self.folder, self.name)
 
     def offer(
         self, state: TrainState, digest: bytes | None = None, awaits_evaluation: bool = False
@@ -88,6 +84,7 @@ class Keeper:
             awaits_evaluation: it is offered again with its mAP, and is a milestone only then.
         Raises:
             StorageError: the disk has refused more milestones than memory should be kept for.
+            LockLost: of a save before; nothing is written from then on.
         """
         began = self.clock()
         # A save handed over at the last iteration's end stood beside this one, if only in part.
@@ -140,7 +137,6 @@ class Keeper:
         if milestone:
             self._due_milestones[iteration] = [image.file(self._hands)]
         try:
-            self._home.check()
             self._save_due_files()
             pieces = image.pieces(self._hands)
             size_bytes = storage.write_stream_durably(
@@ -206,7 +202,6 @@ class Keeper:
             self._durable = (0, self.clock())  # there is nothing yet that could be lost
 
     def _stop(self, state: TrainState, data: Parts, awaits_evaluation: bool) -> None:
-        self._home.check()
         self._save_due_files()
         if is_best(state):
             self._save_best(data)

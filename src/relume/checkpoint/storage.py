@@ -1,8 +1,8 @@
 """The only module that writes to the file system.
 
 Every file that matters is written to a temporary name in its own folder, fsynced and renamed;
-then the folder is fsynced. Only then is an older generation let go. A file that could not be
-fsynced is condemned: its temporary name is deleted and nothing durable has been touched.
+then the folder is fsynced. Only then is an older generation deleted. If a file cannot be fsynced,
+its temporary name is deleted and nothing durable has been touched.
 
 All of it goes through `DISK`, one method for each system call, so that a test can record the
 calls, let any of them fail, and work out what a power cut between them leaves.
@@ -10,21 +10,27 @@ calls, let any of them fail, and work out what a power cut between them leaves.
 
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import TypeVar
+
+import xxhash
 
 from relume.checkpoint.chunks import BLOCK_BYTES, chunks_of
-from relume.checkpoint.disk import Buffer, Disk, as_storage_error, check_replaceable
+from relume.checkpoint.disk import Buffer, Disk, check_replaceable
 from relume.checkpoint.hands import Hands, started
-from relume.errors import Locked, StorageError
+from relume.checkpoint.run_lock import RunLock, change, covering_lock, locked
+from relume.checkpoint.system_errors import as_storage_error
 
+__all__ = ["RunLock", "locked"]
+
+T = TypeVar("T")
 TEMPORARY = ".tmp"
 DIRECT_FROM_BYTES = 1 << 20
 """Files of this size on are written past the page cache: a tenth of the processor time, and the
@@ -60,18 +66,22 @@ def write_stream_durably(
 ) -> int:
     """Do the same with parts that, given hands, are made while those before are being written."""
     check_replaceable(path)
-    temporary = path.with_name(path.name + TEMPORARY)
-    kept = None
+    temporary = kept = None
     with as_storage_error(path):
         try:
-            written_bytes = _write_whole(temporary, parts, hands)
+            chunks = chunks_of(parts, CHUNK_BYTES)
+            first = next(chunks, memoryview(b""))
+            temporary, (descriptor, direct) = _with_temporary_name(
+                path, lambda new: _created(new, len(first))
+            )
+            written_bytes = _write_whole(descriptor, direct, first, chunks, hands)
             if previous is not None and path.exists():
                 kept = _kept_aside(path, previous)
             DISK.rename(temporary, path)
         except BaseException:
-            _drop(temporary)
-            if kept is not None:
-                _drop(kept)
+            for name in (temporary, kept):
+                if name is not None:
+                    _drop(name)
             raise
         sync_folder(path.parent)
         if kept is not None and previous is not None:
@@ -89,13 +99,12 @@ def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
     Raises:
         StorageError: the disk is full, the folder cannot be written, or the device failed.
     """
-    mine = f".{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
+    mine = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     check_replaceable(path)
-    temporary = path.with_name(path.name + mine)
+    temporary = None
     with as_storage_error(path):
         try:
-            _drop(temporary)
-            descriptor = DISK.create(temporary)
+            temporary, descriptor = _with_temporary_name(path, DISK.create, mine)
             try:
                 for part in parts:
                     DISK.write(descriptor, part)
@@ -103,8 +112,52 @@ def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
                 DISK.close(descriptor)
             DISK.rename(temporary, path)
         except BaseException:
-            _drop(temporary)
+            if temporary is not None:
+                _drop(temporary)
             raise
+
+
+def temporary_prefix(owner: str) -> str:
+    """Return the beginning of the temporary names of a run, or of a file that is no run's.
+
+    Digests instead of names, so that one is neither too long nor a name that a user would give.
+    """
+    return f".relume-{xxhash.xxh3_64_hexdigest(os.fsencode(owner))}-"
+
+
+def temporary_name(owner: str, file: str, maker: str = "", number: int = 0) -> str:
+    """Return a temporary name for a file.
+
+    Args:
+        owner: the run, or the file itself.
+        file: the name of the file that is to be written.
+        maker: who writes it, where several may at once.
+        number: of another name, where there is a file of this one.
+    """
+    of = xxhash.xxh3_64_hexdigest(os.fsencode(f"{file}\0{maker}"))
+    return f"{temporary_prefix(owner)}{of}{f'-{number}' if number else ''}{TEMPORARY}"
+
+
+def temporary_of(path: Path, maker: str = "", number: int = 0) -> Path:
+    """Return a temporary name for `path`, beside it; it belongs to the run locked there, if any."""
+    covering = covering_lock(path)
+    owner = path.name if covering is None else covering[0].name
+    return path.with_name(temporary_name(owner, path.name, maker, number))
+
+
+def _with_temporary_name(path: Path, make: Callable[[Path], T], maker: str = "") -> tuple[Path, T]:
+    """Make a file under a temporary name that nothing has; return that, and what `make` returns.
+
+    A run that holds the lock of its folder deletes what a save of its own has left under the name
+    first: it may be a second name of a file that matters.
+    """
+    if covering_lock(path) is not None:
+        _drop(temporary_of(path, maker))
+    for number in itertools.count():
+        temporary = temporary_of(path, maker, number)
+        with suppress(FileExistsError):
+            return temporary, make(temporary)
+    raise AssertionError
 
 
 def _kept_aside(path: Path, previous: Path) -> Path | None:
@@ -113,10 +166,8 @@ def _kept_aside(path: Path, previous: Path) -> Path | None:
     Without links the old contents stand at `previous` from here on; a crash before the next
     step leaves them under that name only.
     """
-    kept = previous.with_name(previous.name + TEMPORARY)
-    _drop(kept)
     try:
-        DISK.link(path, kept)
+        kept, _ = _with_temporary_name(previous, lambda new: DISK.link(path, new))
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -125,15 +176,18 @@ def _kept_aside(path: Path, previous: Path) -> Path | None:
     return kept
 
 
-def _write_whole(path: Path, parts: Iterable[Buffer], hands: Hands | None) -> int:
-    """Write and fsync a file that no one else knows yet; return its length.
+def _write_whole(
+    descriptor: int,
+    direct: bool,
+    first: memoryview,
+    chunks: Iterable[memoryview],
+    hands: Hands | None,
+) -> int:
+    """Write, fsync and close a file that no one else knows yet; return its length.
 
     A chunk is filled, which may mean that its contents are computed, while the one before is on
     its way to the disk.
     """
-    chunks = chunks_of(parts, CHUNK_BYTES)
-    first = next(chunks, memoryview(b""))
-    descriptor, direct = _created(path, len(first))
     try:
         under_way = started(hands, _write_chunk, descriptor, first, direct)
         written_bytes = len(first)
@@ -152,7 +206,6 @@ def _write_whole(path: Path, parts: Iterable[Buffer], hands: Hands | None) -> in
 
 def _created(path: Path, size_bytes: int) -> tuple[int, bool]:
     """Return the descriptor of a new file, and whether it is written past the page cache."""
-    _drop(path)  # what a save left may be a second name of a file that matters
     if size_bytes >= DIRECT_FROM_BYTES and hasattr(os, "O_DIRECT"):
         try:
             return DISK.create(path, direct=True), True
@@ -222,14 +275,14 @@ def rename(path: Path, name: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder and all in it, which is no run's; links are deleted, not followed."""
-    with as_storage_error(folder):
+    with as_storage_error(folder), change(folder):
         shutil.rmtree(folder)
 
 
 def move_aside(paths: list[Path], aside: Path) -> Path:
     """Move files into the first free numbered folder below `aside` and return it."""
     number = 1
-    while (aside / str(number)).exists():
+    while os.path.lexists(aside / str(number)):
         number += 1
     target = aside / str(number)
     with as_storage_error(target):
@@ -252,7 +305,10 @@ def sync_folder(folder: Path) -> None:
 
 
 class AppendFile:
-    """A text file that only grows; what it holds can be rebuilt, so a line is not fsynced."""
+    """A text file that only grows; what it holds can be rebuilt, so a line is not fsynced.
+
+    It is a regular file of one name: a link would have another file grow.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -265,7 +321,7 @@ class AppendFile:
 
     def append_bytes(self, data: bytes) -> None:
         """Add bytes that are whole lines."""
-        with as_storage_error(self.path):
+        with as_storage_error(self.path), change(self.path):
             DISK.write(self._descriptor, data)
 
     def close(self) -> None:
@@ -287,101 +343,34 @@ class AppendFile:
             return False
 
 
-@contextmanager
-def locked(folder: Path, name: str) -> Iterator[bool]:
-    """Hold the one lock of the run `name` in `folder`; its text only informs.
-
-    `lockf` belongs to the process: a dead one's lock is gone, and no child inherits it.
-
-    Yields:
-        False where the file system has no locks; the run goes on without.
-    Raises:
-        Locked: another process holds it.
-    """
-    path = folder / f"{name}.lock"
-    with as_storage_error(path):
-        file = path.open("a+b", buffering=0)
-    with file:
-        held = True
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise Locked(
-                    path,
-                    f"{_text(file) or 'another process'} trains '{name}' in this folder",
-                    "one run per name and folder",
-                    "wait for it, stop it, or set another backup= in the data file",
-                ) from None
-            held = False
-        with suppress(OSError):  # the text only informs; a full disk is met soon enough
-            file.truncate(0)
-            file.write(_lock_text())
-        yield held
-
-
-@dataclass(frozen=True)
-class Home:
-    """A folder as a run found it; a disk that is taken away leaves an empty one in its place."""
-
-    folder: Path
-    name: str
-    """Of the run, whose lock stands in the folder."""
-    device: int
-
-    def check(self) -> None:
-        """Raise StorageError if the folder is on another disk now, where nobody would look."""
-        with as_storage_error(self.folder):
-            if self.folder.stat().st_dev == self.device or self._holds_our_lock():
-                return
-        raise StorageError(
-            self.folder,
-            "is on another disk than when this run began",
-            "the disk that holds the run",
-            "mount it again",
-        )
-
-    def _holds_our_lock(self) -> bool:
-        try:
-            return (self.folder / f"{self.name}.lock").read_bytes() == _lock_text()
-        except OSError:
-            return False
-
-
-def home(folder: Path, name: str) -> Home:
-    """Return the folder as it is now."""
-    with as_storage_error(folder):
-        return Home(folder, name, folder.stat().st_dev)
-
-
-def missing_guarantees(folder: Path, name: str, lock_held: bool) -> list[str]:
-    """Return what the file system of `folder` cannot do, a sentence each.
+def missing_guarantees(lock: RunLock) -> list[str]:
+    """Return what the file system of a run's folder cannot do, a sentence each.
 
     Drive mounts and some network file systems lack one or another; the files are written as
     well as can be.
     """
     missing = []
-    if not lock_held:
+    if not lock.is_exclusive:
         missing.append("has no locks, so a second run in this folder would not be noticed")
+    if not lock.has_stable_inodes:
+        missing.append(
+            "has no lasting inode numbers, so a copy of this folder in its place would not be "
+            "noticed"
+        )
     try:
-        DISK.fsync_folder(folder)
+        DISK.fsync_folder(lock.folder)
     except OSError as error:
         if error.errno in NO_FOLDER_SYNC:
             missing.append("cannot make names durable, so a power cut may undo the newest saves")
-    probe = folder / f"{name}.backup{TEMPORARY}"
+    probe, second = (temporary_of(lock.folder / name) for name in ("probe", "link"))
     try:
-        DISK.link(folder / f"{name}.lock", probe)
-        DISK.unlink(probe)
+        _drop(probe)
+        DISK.close(DISK.create(probe))
+        _drop(second)
+        DISK.link(probe, second)
     except OSError as error:
         if error.errno in NO_LINKS:
             missing.append("has no hard links, so only one generation stands during a save")
+    for path in (second, probe):
+        _drop(path)
     return missing
-
-
-def _lock_text() -> bytes:
-    return f"process {os.getpid()}\n".encode()
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read(100).decode(errors="replace").strip()

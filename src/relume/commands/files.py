@@ -1,5 +1,6 @@
 """Commands on weights files and on the files of a run: partial, compare, inspect, reset, rewind."""
 
+import os
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -134,7 +135,7 @@ def reset(arguments: list[str], flags: Values, screen: Screen) -> int:
     with storage.locked(folder, name):
         others = [folder / f"{name}.journal.jsonl", folder / f"chart_{name}.png"]
         others += [folder / "chart.png", folder / f"{name}.log", folder / f"{name}.notfinite"]
-        files = [*run_files(folder, name), *(path for path in others if path.exists())]
+        files = [*run_files(folder, name), *(path for path in others if os.path.lexists(path))]
         if not run_files(folder, name):
             raise CheckpointError(folder, f"no files of '{name}'", "the checkpoints of a run")
         target = storage.move_aside(files, folder / f"{name}.aside")

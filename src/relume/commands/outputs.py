@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.checkpoint.disk import as_storage_error, check_writable
+from relume.checkpoint.disk import check_writable
 from relume.checkpoint.folder import claimed_position, run_names
 from relume.checkpoint.many_files import not_there_yet, write_each_durably
+from relume.checkpoint.system_errors import as_storage_error
 from relume.command_table import Values
 from relume.commands.ending import tidied_up
 from relume.errors import CheckpointError, StorageError, UsageError, WeightsError

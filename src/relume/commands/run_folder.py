@@ -8,12 +8,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from relume.checkpoint import storage
-from relume.checkpoint.folder import remove_temporaries
 from relume.checkpoint.keeper import Keeper
+from relume.checkpoint.own_files import keep_foreign_aside, remove_temporaries
 from relume.checkpoint.state import TrainState
 from relume.commands.watcher import write_chart
 from relume.control_characters import escape_controls
-from relume.errors import RelumeError, StorageError
+from relume.errors import LockLost, RelumeError, StorageError
 from relume.spec import Operation, RunSpec
 from relume.train.evaluation import is_finished
 from relume.train.journal import Journal
@@ -34,18 +34,22 @@ def held_folder(operation: Operation, tell: Note) -> Iterator[tuple[Note, Note]]
         What takes a line for the person and for NAME.log, and what takes one for that alone.
     Raises:
         Locked: another process holds it.
+        LockLost: as long as it is held so, from whatever changes a file in it.
     """
     folder, name = operation.backup, operation.name
-    with storage.locked(folder, name) as has_lock, _log(folder / f"{name}.log") as note:
-        remove_temporaries(folder, name)
+    log = folder / f"{name}.log"
+    with storage.locked(folder, name) as lock:
+        keep_foreign_aside(log, name, lambda head: True, tell)
+        with _log(log) as note:
 
-        def say(text: str) -> None:
-            tell(text)
-            note(text)
+            def say(text: str) -> None:
+                tell(text)
+                note(text)
 
-        for lack in storage.missing_guarantees(folder, name, has_lock):
-            say(f"{folder}: the file system {lack}")
-        yield say, note
+            remove_temporaries(folder, name, say)
+            for lack in storage.missing_guarantees(lock):
+                say(f"{folder}: the file system {lack}")
+            yield say, note
 
 
 def keeper_of(operation: Operation, say: Note) -> Keeper:
@@ -107,7 +111,8 @@ def _log(path: Path) -> Iterator[Note]:
     try:
         yield note
     except RelumeError as error:
-        note(f"error: {error}")
+        with suppress(LockLost):
+            note(f"error: {error}")
         raise
     finally:
         with suppress(StorageError):

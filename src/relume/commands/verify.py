@@ -16,8 +16,8 @@ from relume.checkpoint.folder import (
     other_run,
     run_files,
     run_names,
-    temporaries,
 )
+from relume.checkpoint.own_files import temporaries
 from relume.errors import CheckpointError, RelumeError, UsageError
 from relume.formats.cfg import parse_cfg
 from relume.formats.weights import layout, parse_header

@@ -19,10 +19,12 @@ import numpy.typing as npt
 
 from relume.checkpoint import storage
 from relume.checkpoint.evaluations import with_best
+from relume.checkpoint.own_files import begins_a_journal, keep_foreign_aside
 from relume.checkpoint.state import RECORD, History, Mark, Measured, Progress
 from relume.errors import StorageError
 from relume.train.step import Report, updated_average
 
+SUFFIX = ".journal.jsonl"
 FULLY_CHECKED = 10_000
 """Iterations up to which the whole journal is compared when a run goes on (0.1 s)."""
 
@@ -31,7 +33,11 @@ class Journal:
     """The journal of one run, open for appending."""
 
     def __init__(self, path: Path, history: History, warn: Callable[[str], None]) -> None:
-        """Bring the file to what `history` says, and open it."""
+        """Bring the file to what `history` says, and open it.
+
+        A file of that name that is no journal is moved aside.
+        """
+        keep_foreign_aside(path, path.name.removesuffix(SUFFIX), begins_a_journal, warn)
         self._history = history
         self._warn = warn
         self._paused = False
