@@ -5,6 +5,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+CGROUP_1 = (
+    *("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ("total_inactive_file", "total_active_file"),
+)
+CGROUP_2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+"""Files of a control group: the limit, what is used, and what of that is page cache."""
 RLIMITS = (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5))
 """Limits of a process, and the column of /proc/self/statm that counts against each."""
 
@@ -12,10 +18,47 @@ RLIMITS = (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5))
 def free_memory_bytes(with_swap: bool = False) -> int:
     """Return the memory that can still be taken within all limits; a large number if unknown."""
     free = _free_in_machine(("MemAvailable:", "SwapFree:") if with_swap else ("MemAvailable:",))
-    limit, used = _text("/sys/fs/cgroup/memory.max"), _text("/sys/fs/cgroup/memory.current")
-    if limit.strip().isdigit() and used.strip().isdigit():
-        free = min(free, int(limit) - int(used))
-    return max(min(free, *_left_of_limits()), 0)
+    return max(min(free, *_left_of_limits(), *left_in_cgroups(_text("/proc/self/cgroup"))), 0)
+
+
+def left_in_cgroups(memberships: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Return what each control group that holds this process still lets it take, in bytes.
+
+    The page cache of files counts as free: the kernel drops it when a group needs memory. A
+    container that has read many pictures would otherwise always look full.
+
+    Args:
+        memberships: the text of /proc/self/cgroup.
+        mounted: where control groups are mounted, version 1 or 2 or both.
+    """
+    left = []
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            roots, names = [mounted, mounted / "unified"], CGROUP_2
+        elif "memory" in controllers.split(","):
+            roots, names = [mounted / "memory"], CGROUP_1
+        else:
+            continue
+        for root in roots:
+            # Inside a container the mount begins at its own group, so a folder may be missing.
+            own = root / path.lstrip("/")
+            for folder in {
+                own,
+                *(parent for parent in own.parents if root in parent.parents),
+                root,
+            }:
+                left += _left_in(folder, *names)
+    return left
+
+
+def _left_in(folder: Path, limit: str, used: str, cached: tuple[str, ...]) -> list[int]:
+    texts = [_text(str(folder / name)).strip() for name in (limit, used)]
+    if not all(text.isdecimal() for text in texts):  # "max", or no such file
+        return []
+    counted = (line.split() for line in _text(str(folder / "memory.stat")).splitlines())
+    cache = sum(int(fields[1]) for fields in counted if fields and fields[0] in cached)
+    return [int(texts[0]) - int(texts[1]) + cache]
 
 
 def _free_in_machine(counted: tuple[str, ...]) -> int:
