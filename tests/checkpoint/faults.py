@@ -45,6 +45,9 @@ class Passing(Disk):
     def make_folder(self, folder: Path) -> None:
         self.disk.make_folder(folder)
 
+    def make_new_folder(self, folder: Path) -> None:
+        self.disk.make_new_folder(folder)
+
     def fsync_folder(self, folder: Path) -> None:
         self.disk.fsync_folder(folder)
 
@@ -109,6 +112,10 @@ class Faults(Passing):
     def make_folder(self, folder: Path) -> None:
         self.count("make_folder")
         super().make_folder(folder)
+
+    def make_new_folder(self, folder: Path) -> None:
+        self.count("make_new_folder")
+        super().make_new_folder(folder)
 
     def fsync_folder(self, folder: Path) -> None:
         self.count("fsync_folder")

@@ -86,6 +86,11 @@ class Disk:
         with change(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def make_new_folder(self, folder: Path) -> None:
+        """Create `folder`, which is not there."""
+        with change(folder) as (place, above):
+            os.mkdir(place, dir_fd=above)
+
     def fsync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
         with change(folder) as (place, above):

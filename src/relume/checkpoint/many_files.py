@@ -1,6 +1,5 @@
 """Many small files, written side by side; not those of a run, but what is made before it."""
 
-import os
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -56,9 +55,9 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk refuses, or something has come into `folder` meanwhile.
     """
-    filling = folder.with_name(f"{folder.name}.{os.getpid()}{storage.TEMPORARY}")
+    storage.make_folder(folder.parent)
+    filling = storage.make_temporary_folder(folder)
     try:
-        storage.make_folder(filling)
         yield filling
         storage.rename(filling, folder)
     except BaseException:

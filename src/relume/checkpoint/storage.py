@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ DIRECT_FROM_BYTES = 1 << 20
 """Files of this size on are written past the page cache: a tenth of the processor time, and the
 pictures that the loader reads again and again stay in it."""
 CHUNK_BYTES = 4 << 20
+ABANDONED_S = 86_400
+"""Age of a temporary file, outside of runs, from which nobody is still writing it."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 NO_DIRECT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -149,15 +152,25 @@ def _with_temporary_name(path: Path, make: Callable[[Path], T], maker: str = "")
     """Make a file under a temporary name that nothing has; return that, and what `make` returns.
 
     A run that holds the lock of its folder deletes what a save of its own has left under the name
-    first: it may be a second name of a file that matters.
+    first: it may be a second name of a file that matters. What no run has left is deleted after a
+    day, in which no file is still being written.
     """
-    if covering_lock(path) is not None:
-        _drop(temporary_of(path, maker))
+    is_locked = covering_lock(path) is not None
     for number in itertools.count():
         temporary = temporary_of(path, maker, number)
+        if (is_locked and not number) or _is_abandoned(temporary):
+            _drop(temporary)
         with suppress(FileExistsError):
             return temporary, make(temporary)
     raise AssertionError
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Tell whether a file under a temporary name has not been written to for a day."""
+    try:
+        return time.time() - temporary.lstat().st_mtime > ABANDONED_S
+    except OSError:
+        return False
 
 
 def _kept_aside(path: Path, previous: Path) -> Path | None:
@@ -264,6 +277,13 @@ def make_folder(folder: Path) -> None:
     with as_storage_error(folder):
         DISK.make_folder(folder)
         sync_folder(folder.parent)
+
+
+def make_temporary_folder(folder: Path) -> Path:
+    """Create a folder beside `folder`, under a name that nothing has, and return it."""
+    with as_storage_error(folder):
+        temporary, _ = _with_temporary_name(folder, DISK.make_new_folder)
+        return temporary
 
 
 def rename(path: Path, name: Path) -> None:

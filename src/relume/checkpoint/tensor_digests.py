@@ -23,7 +23,9 @@ import xxhash
 
 from relume.checkpoint import storage
 from relume.checkpoint.state import PARTIAL, Array, TrainState, as_stored, named_arrays
+from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import StorageError, WeightsError
+from relume.formats.places import open_regular
 
 BEGINNING = b'{"iteration":'
 """How every line begins; no weights file does."""
@@ -39,10 +41,12 @@ class TensorDigests:
         """Open the file; a line that a kill cut is ended.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be written, or holds something else.
         """
         self._warn = warn
         self._paused = False
+        with as_storage_error(path):
+            _check_own(path)
         self._file = storage.AppendFile(path)
         if _is_cut(path):
             self._file.append("")
@@ -86,9 +90,25 @@ def _digest(array: Array) -> str:
     return hasher.hexdigest()
 
 
+def _check_own(path: Path) -> None:
+    """Raise StorageError if a file is there that holds no tensor digests."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(len(BEGINNING))
+    except FileNotFoundError:
+        return
+    if not BEGINNING.startswith(head):
+        raise StorageError(
+            path,
+            "is there and holds no tensor digests",
+            "a new file, or one of -tensor_digests to add to",
+            "give another name",
+        )
+
+
 def _is_cut(path: Path) -> bool:
     """Tell whether a file ends inside a line."""
-    if not path.is_file() or path.stat().st_size == 0:  # a device has no end
+    if path.stat().st_size == 0:
         return False
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
