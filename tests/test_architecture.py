@@ -85,6 +85,22 @@ WRITE = {
 }
 """Modules that may change the file system."""
 
+NOT_THROUGH_OUTPUTS = {
+    "commands/outputs": "the one way for all outputs",
+    "commands/video": "OpenCV writes a private file, which goes its way through outputs",
+    "commands/files": "reset and rewind move the files of a run",
+    "commands/run_folder": "the log of a run",
+    "commands/watcher": "the chart of a run",
+    "commands/check": "what is known of pictures, in the cache of a run",
+    "commands/prove": "a folder of its own",
+    "proof/inputs": "in the folder of a proof",
+    "proof/runs": "in the folder of a proof",
+    "proof/trainer": "in the folder of a proof",
+    "checking/correction": "a new folder, in which nothing can be replaced",
+}
+"""Modules of commands that write otherwise than by `commands/outputs.py`, and why they may."""
+COMMAND_PARTS = {"commands", "proof", "checking", "datasets", "evaluate", "export"}
+
 WRITING_CALLS = {
     *("write_text", "write_bytes", "mkdir", "makedirs", "rmdir", "rename", "replace", "unlink"),
     *("remove", "rmtree", "move", "copy", "copy2", "copyfile", "copytree", "touch", "truncate"),
@@ -226,6 +242,20 @@ def test_only_storage_writes_to_the_file_system(module: str) -> None:
     writing = [ast.unparse(call) for call in calls_of(module) if _writes(call)]
 
     assert module in WRITE or writing == []
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if part_of(m) in COMMAND_PARTS])
+def test_commands_write_their_files_through_outputs(module: str) -> None:
+    called = {dotted(call.func) for call in calls_of(module)}
+    names = {name.rpartition(".")[2] for name in imports_of(module)}
+    writes = {name for name in called if re.fullmatch(_WRITES_BY_STORAGE, name)}
+    writes |= {name for name in names if re.fullmatch(_OF_STORAGE, name)}
+
+    assert bool(writes) == (module in NOT_THROUGH_OUTPUTS), writes
+
+
+_WRITES_BY_STORAGE = r"(storage|many_files)\.(?!locked|home|missing_guarantees)\w+|cv2\.VideoWriter"
+_OF_STORAGE = r"write_\w*durably|write_replaceable|filled_folder|AppendFile"
 
 
 def _writes(call: ast.Call) -> bool:

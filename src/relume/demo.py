@@ -7,6 +7,7 @@ and started with the same command.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,14 @@ SEED = 1
 TRAINING, HELD_OUT, SIDE_PX = 240, 24, 208
 KILLS_AFTER = (MAX_BATCHES // 7, MAX_BATCHES // 3, MAX_BATCHES // 2, MAX_BATCHES * 4 // 5)
 """The iteration after which each SIGKILL falls, wherever the trainer then is."""
+MARK = "signs.cfg"
+"""The first file that a demo writes: a folder with this copy of CFG is its own."""
+LEFT = (
+    *("img", "straight", "killed", "train.txt", "valid.txt", "obj.names", "obj.data"),
+    *("straight.data", "straight.txt", "killed.data", "killed.txt", "signs.cfg"),
+    *("predictions.jpg", "predictions.json", "predictions"),
+)
+"""What a demo leaves in its folder."""
 MATCH_IOU = 0.5
 SHEET = (4, 2)
 """Columns and rows of pictures in predictions.jpg."""
@@ -38,16 +47,16 @@ def main() -> int:
     """Run the demo in the folder named on the command line; return 0 if all files are equal."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo").resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    check_own(folder)
     os.chdir(folder)
+    remove_what_an_earlier_demo_left()
+    Path(MARK).write_bytes(CFG.read_bytes())
     began = time.monotonic()
     say(f"draws {TRAINING} pictures to train on and {HELD_OUT} to test with in {folder}")
     write_data_set(folder, SEED, TRAINING, HELD_OUT, SIDE_PX)
-    Path("signs.cfg").write_bytes(CFG.read_bytes())
     for name in ("straight", "killed"):
         text = Path("obj.data").read_text().replace("backup = backup", f"backup = {name}")
         Path(f"{name}.data").write_text(text)
-        for path in Path(name).glob("*.*"):  # of an earlier demo
-            path.unlink()
     train_both()
     equal = compare("straight", "killed")
     found, truths, false = detect()
@@ -61,6 +70,25 @@ def main() -> int:
     say(f"predictions: {folder / 'predictions.jpg'}")
     say(f"took {time.monotonic() - began:.0f} s")
     return 0 if equal else 1
+
+
+def check_own(folder: Path) -> None:
+    """End the process unless a folder is empty, or an earlier demo's by the cfg in it."""
+    mark = folder / MARK
+    is_own = not mark.is_symlink() and mark.is_file() and mark.read_bytes() == CFG.read_bytes()
+    if any(folder.iterdir()) and not is_own:
+        found = "holds files, and no earlier demo made it; a folder of its own"
+        raise SystemExit(f"{folder}: {found}; move it away, or name another")
+
+
+def remove_what_an_earlier_demo_left() -> None:
+    """Delete it from the current folder; a link is deleted, not followed."""
+    for name in LEFT:
+        path = Path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def train_both() -> None:

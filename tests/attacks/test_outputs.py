@@ -443,3 +443,17 @@ def test_a_file_of_a_video_that_somebody_has_is_not_written_over(folder: Folder)
     Path(".out.tmp.avi").write_bytes(MINE)
     assert given(output).status == 0
     assert Path(".out.tmp.avi").read_bytes() == MINE
+
+
+def test_tensor_digests_are_added_to_no_file_that_holds_something_else(folder: Folder) -> None:
+    output = Output(
+        "detector train obj.data net.cfg -tensor_digests digests.jsonl -nogpu", "digests.jsonl"
+    )
+    for make in (*REPLACED_BY_FORCE, *NEVER_REPLACED):
+        make(folder.new(output))
+        check_refused(output)
+    for path in ("backup/net.journal.jsonl", "net.cfg", "./train.txt"):
+        folder.new(output)
+        Path("backup").mkdir()
+        Path("backup/net_last.weights").touch()
+        check_refused(Output(output.words.replace("digests.jsonl", path), path))

@@ -204,7 +204,7 @@ def test_two_proofs_in_one_folder_are_refused(folder: Path) -> None:
         "fcntl.lockf(held, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
     )
     Path("net.prove").mkdir()
-    Path("net.prove/unfinished").touch()
+    Path("net.prove/unfinished").write_bytes(command.MARK)
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **streams) as holder:  # type: ignore[call-overload]
         assert holder.stdout.readline() == b"held\n"

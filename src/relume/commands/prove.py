@@ -1,10 +1,12 @@
 """`relume prove`: interrupts a run of the user's own at random moments and compares every file."""
 
+import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +16,7 @@ from relume.commands.training_flags import OF_EVALUATIONS, flags_of
 from relume.control_characters import escape_controls
 from relume.errors import Locked, StorageError, TrainerEnded, UsageError
 from relume.formats.data_files import read_data_file
+from relume.formats.places import read_regular
 from relume.proof import outcome
 from relume.proof.inputs import (
     AGAIN,
@@ -41,8 +44,16 @@ HANDED_ON = (
 """Flags that every start of the proof is given too."""
 UNFINISHED = "unfinished"
 """The file that a proof's folder holds until there is a verdict."""
+MARK = b"relume prove made this folder, and deletes it\n"
+"""What that file holds; a folder without it is not the proof's."""
 LOCK = "prove"
 VERDICT = "verdict.txt"
+_RUNS = "|".join((STRAIGHT, INTERRUPTED, AGAIN))
+_OF_PROOF = re.compile(
+    rf"({_RUNS})(\.data|\.digests\.jsonl|\.log)?|(train|valid|difficult)\.txt|.+\.cfg|{VERDICT}"
+    rf"|{UNFINISHED}|{LOCK}\.lock|.+\.tmp"
+)
+"""Names of what a proof leaves in its folder."""
 
 
 def prove(
@@ -61,7 +72,7 @@ def prove(
     plan = _plan(arguments, flags, screen)
     command = TrainCommand(program, _handed_on(arguments, flags))
     keeps = bool(flags.get("-keep"))
-    with _ended_by_signals(), _own_folder(plan, screen):
+    with _ended_by_signals(), _own_folder(plan, screen) as made:
         try:
             same, lines = _verdict(plan, command, screen)
             keeps = keeps or not same
@@ -73,10 +84,10 @@ def prove(
             screen.lines(lines)
         except (KeyboardInterrupt, BrokenPipeError):
             if not keeps:
-                storage.remove_folder(plan.folder)
+                _remove(plan.folder, made)
             raise
         if not keeps:
-            storage.remove_folder(plan.folder)
+            _remove(plan.folder, made)
     return SAME if same else DIFFERENT
 
 
@@ -169,36 +180,67 @@ def _handed_on(arguments: list[str], flags: Values) -> tuple[str, ...]:
 
 
 @contextmanager
-def _own_folder(plan: ProofPlan, screen: Screen) -> Iterator[None]:
+def _own_folder(plan: ProofPlan, screen: Screen) -> Iterator[os.stat_result]:
     """Make the folder of the proof, or empty that of one which was interrupted.
 
+    Yields:
+        Which folder it is.
     Raises:
         UsageError: it holds anything else.
         Locked: another proof, or a trainer of an earlier one, works in it.
         StorageError: it cannot be written, or the disk has too little space.
     """
-    folder, marker = plan.folder, plan.folder / UNFINISHED
-    if folder.exists() and not marker.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            folder,
-            "is there already, and no unfinished proof",
-            "a folder of its own",
-            "move it away, or name another by -folder",
-        )
+    folder = plan.folder
+    _check_own(folder)
     storage.make_folder(folder)
     with _alone(folder, LOCK):
-        storage.write_durably(marker)
+        storage.write_durably(folder / UNFINISHED, MARK)
         for run in (STRAIGHT, INTERRUPTED, AGAIN):
-            if plan.backup(run).is_dir():
+            if _is_folder(plan.backup(run)):
                 with _alone(plan.backup(run), plan.name):
                     pass
         left = [path for path in folder.iterdir() if path.name not in (UNFINISHED, f"{LOCK}.lock")]
         if left:
             screen.warn(f"{folder}: left by a proof that was interrupted; begins anew")
         for path in left:
-            storage.remove_folder(path) if path.is_dir() else storage.remove(path)
+            storage.remove_folder(path) if _is_folder(path) else storage.remove(path)
         _check_space(plan)
-        yield
+        yield folder.lstat()
+
+
+def _check_own(folder: Path) -> None:
+    """Raise UsageError unless a folder is new, empty, or left by a proof; and no link to one."""
+    if not os.path.lexists(folder):
+        return
+    if _is_folder(folder):
+        names = {path.name for path in folder.iterdir()}
+        is_new = not names - {f"{LOCK}.lock"}
+        if is_new or (_is_marked(folder) and all(map(_OF_PROOF.fullmatch, names))):
+            return
+    raise UsageError(
+        folder,
+        "is there already, and no unfinished proof",
+        "a folder of its own",
+        "move it away, or name another by -folder",
+    )
+
+
+def _is_marked(folder: Path) -> bool:
+    marker = folder / UNFINISHED
+    with suppress(OSError):
+        return not marker.is_symlink() and read_regular(marker, len(MARK)) == MARK
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(folder: Path, made: os.stat_result) -> None:
+    """Delete the folder of a proof, if it is still the one that the proof made."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(made, folder.lstat()) and _is_marked(folder):
+            storage.remove_folder(folder)
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import torch
 from relume.checking.before_training import told_of_known_pictures, warnings_before_training
 from relume.checkpoint.evaluations import best_of, comparable, without_a_better_one
 from relume.checkpoint.state import TrainState
-from relume.checkpoint.tensor_digests import TensorDigests
+from relume.checkpoint.tensor_digests import BEGINNING, TensorDigests
 from relume.command_table import Values
 from relume.commands.follow import follow
 from relume.commands.launch import launch
 from relume.commands.look_through import look_through
+from relume.commands.outputs import Kind, Outputs
 from relume.commands.run_folder import held_folder, keeper_of, written
 from relume.commands.starting_flags import (
     compute_device,
@@ -44,6 +45,10 @@ from relume.train.start import starting_state
 
 Note = Callable[[str], None]
 """Takes one line of text."""
+DIGESTS = Kind(
+    "tensor digests", lambda head: head.startswith(BEGINNING) or BEGINNING.startswith(head)
+)
+"""Lines are added; the first one may be cut."""
 
 
 def train(arguments: list[str], flags: Values, screen: Screen) -> int:
@@ -66,6 +71,9 @@ def _lead(
 ) -> int:
     """Train, write, and show what happens."""
     data, cfg = arguments[:2]
+    if "-tensor_digests" in flags:
+        outputs = Outputs(arguments, remedy="give another name")
+        outputs.check(Path(str(flags["-tensor_digests"])), DIGESTS, "-tensor_digests")
     threads, max_time = threads_of(flags), max_time_s(flags)
     spec = read_spec(data, cfg, flags_of(flags), screen.warn)
     check_size(group, spec)
