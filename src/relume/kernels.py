@@ -12,6 +12,7 @@ be re-created is for `train/rerun.py`.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,29 +20,51 @@ from pathlib import Path
 
 # What NumPy itself sees of the processor; it has no public name, and no types.
 from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
+    __cpu_baseline__,
     __cpu_dispatch__,
     __cpu_features__,
 )
 
 from relume.checkpoint import container
-from relume.checkpoint.folder import not_given, run_files
+from relume.checkpoint.folder import run_files
+from relume.checkpoint.reading import not_given
 from relume.command_table import Values
 from relume.errors import OtherEnvironment, RelumeError
 from relume.formats.data_files import read_data_file
+from relume.formats.places import open_regular
 from relume.screen import Screen
 from relume.spec import backup_folder, run_name
 
 Variables = dict[str, str]
 
-VARIABLES = (
-    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
-    *("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
-    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
-    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE"),
-    *("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
-    *("OPENCV_CPU_DISABLE", "OPENCV_IPP", "OMP_DYNAMIC", "OMP_THREAD_LIMIT"),
-)
-"""What the libraries read when they are loaded."""
+_ISA = r"DEFAULT|ALL|SSE41|AVX|AVX2(_VNNI(_2)?)?|AVX512_CORE(_\w{1,20})?|AVX10_\w{1,20}"
+_HINTS, _MATH = "NO_HINTS|PREFER_YMM", "STRICT|BF16|F16|TF32|ANY"
+_FEATURE = r"(SSE|AVX|FP16|FMA3|POPCNT)[\w.-]{0,20}"
+VALUES = {
+    "ATEN_CPU_CAPABILITY": "default|avx2|avx512",
+    "ONEDNN_MAX_CPU_ISA": _ISA,
+    "DNNL_MAX_CPU_ISA": _ISA,
+    "ONEDNN_CPU_ISA_HINTS": _HINTS,
+    "DNNL_CPU_ISA_HINTS": _HINTS,
+    "ONEDNN_DEFAULT_FPMATH_MODE": _MATH,
+    "DNNL_DEFAULT_FPMATH_MODE": _MATH,
+    "MKL_CBWR": r"AUTO|OFF|BRANCH|BRANCH_OFF|COMPATIBLE|SSE\w{1,6}|AVX\w{0,12}(,STRICT)?",
+    "MKL_ENABLE_INSTRUCTIONS": r"SSE4_2|AVX|AVX2(_E1)?|AVX512(_E[1-5]|_MIC(_E1)?)?",
+    "OPENBLAS_CORETYPE": "Prescott|Nehalem|Sandybridge|Haswell|Zen",
+    "NPY_DISABLE_CPU_FEATURES": "",
+    "NPY_ENABLE_CPU_FEATURES": "",
+    "OPENCV_CPU_DISABLE": rf"{_FEATURE}(,{_FEATURE}){{0,9}}",
+    "OPENCV_IPP": "disabled|sse42|avx2|avx512|ne",
+    "OMP_DYNAMIC": "(?i:true|false|0|1)",
+    "OMP_THREAD_LIMIT": r"[1-9]\d{0,4}",
+}
+"""What the libraries read when they are loaded, and the values that a checkpoint may ask for.
+
+Of NumPy's any features that this processor has; see `_is_harmless`.
+"""
+VARIABLES = tuple(VALUES)
+TAKEN_AS_GIVEN = frozenset(["ATEN_CPU_CAPABILITY", "OPENCV_IPP"])
+"""Whose library does not ask whether the processor can do that."""
 
 AVX2, AVX512 = "AVX2", "AVX512"
 """x86-64-v3 and x86-64-v4: the levels between which the libraries choose."""
@@ -125,6 +148,10 @@ def described(given: Mapping[str, str], level: str) -> str:
 def needed_variables(kernels: str, level: str) -> Variables | None:
     """Return the variables that re-create the described kernels here, as near as can be.
 
+    The text comes from a file that nobody has verified yet, and the variables act on libraries
+    before any of this program does: so only values of known meaning are taken over. Others are
+    left out; then the rerun decides whether the run goes on exactly.
+
     Args:
         kernels: of a checkpoint's environment.
         level: of this machine.
@@ -138,8 +165,28 @@ def needed_variables(kernels: str, level: str) -> Variables | None:
     then, *pairs = kernels.split() or [""]
     if then not in (AVX2, AVX512):
         return None
-    needed = dict(pair.split("=", 1) for pair in pairs if pair.partition("=")[0] in VARIABLES)
-    return (_held_back() if (then, level) == (AVX2, AVX512) else {}) | needed
+    needed = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    known = {name: value for name, value in needed.items() if _is_harmless(name, value, level)}
+    return (_held_back() if (then, level) == (AVX2, AVX512) else {}) | known
+
+
+def _is_harmless(name: str, value: str, level: str) -> bool:
+    """Tell whether a library can be told this on a processor of this level.
+
+    Kernels above the level would end the process at an unknown instruction; NumPy refuses to
+    load where it is told to use features that are not there, or to do without its least ones.
+    """
+    if name == "NPY_DISABLE_CPU_FEATURES":
+        names = value.split(",")
+        return all(re.fullmatch(r"\w{1,30}", n) for n in names) and not {*names} & {
+            *__cpu_baseline__
+        }
+    if name == "NPY_ENABLE_CPU_FEATURES":
+        features: Mapping[str, bool] = __cpu_features__
+        return all(features.get(feature) for feature in value.split(","))
+    return re.fullmatch(VALUES.get(name, "(?!)"), value) is not None and (
+        level == AVX512 or name not in TAKEN_AS_GIVEN or "512" not in value
+    )
 
 
 def recreate(arguments: list[str], flags: Values, screen: Screen) -> None:
@@ -196,10 +243,13 @@ def _claim(path: Path) -> tuple[int, str] | None:
             kernels would not be exact.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             manifest = container.read_manifest_of(file)
-        return int(manifest["iteration"]), str(manifest["environment"]["kernels"])
-    except Exception as error:  # a damaged archive can fail in any way
-        if isinstance(error, OSError) and (unread := not_given(path, error)):
+    except OSError as error:
+        if unread := not_given(path, error):
             raise unread from error
         return None
+    except ValueError:  # a plain file, or a damaged one; the start says which
+        return None
+    kernels = manifest["environment"].get("kernels")
+    return None if kernels is None else (manifest["iteration"], kernels)

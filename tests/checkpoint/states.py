@@ -6,7 +6,16 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from relume.checkpoint.state import RECORD, History, Mark, Progress, RecipeRecord, TrainState
+from relume.checkpoint.state import (
+    PARTIAL,
+    RECORD,
+    Array,
+    History,
+    Mark,
+    Progress,
+    RecipeRecord,
+    TrainState,
+)
 from relume.formats.cfg import parse_cfg, recipe_keys
 from relume.formats.weights import layout
 from tests.cfg_texts import convolution, head, net
@@ -46,7 +55,9 @@ def history_of(iterations: int, marks: tuple[Mark, ...] = (), start: int = 0) ->
     return History(start=start, records=records, marks=marks)
 
 
-def tiny_state(iteration: int = 3, cfg_text: str | None = None, course: str = "c0") -> TrainState:
+def tiny_state(
+    iteration: int = 3, cfg_text: str | None = None, course: str = "c0" * 16
+) -> TrainState:
     """Return a state after `iteration` updates; another iteration has other weights."""
     text = tiny_cfg() if cfg_text is None else cfg_text
     specs = layout(parse_cfg(text, "net.cfg", "train"))
@@ -58,7 +69,7 @@ def tiny_state(iteration: int = 3, cfg_text: str | None = None, course: str = "c
             "momentum": momentum,
             "pictures": {"digests": np.arange(7, 7 + IMAGES, dtype=np.uint64)},
         },
-        progress=Progress(seen=BATCH * iteration, average_loss=0.1 if iteration else None),
+        progress=Progress(seen=BATCH * iteration, average_loss=0.125 if iteration else None),
         history=history_of(iteration),
         recipe=recipe_of(text),
         course=course,
@@ -66,9 +77,59 @@ def tiny_state(iteration: int = 3, cfg_text: str | None = None, course: str = "c
     )
 
 
-def with_seen(state: TrainState, seen: int) -> TrainState:
-    """Return the state with another count of images."""
-    return replace(state, progress=replace(state.progress, seen=seen))
+def with_batch(state: TrainState, batch: int) -> TrainState:
+    """Return the state as if it had been trained with another batch."""
+    records = np.array(state.history.records)
+    records["seen"] = records["seen"] // BATCH * batch
+    return replace(
+        state,
+        recipe=recipe_of(tiny_cfg(batch=batch)),
+        progress=replace(state.progress, seen=state.iteration * batch),
+        history=replace(state.history, records=records),
+    )
+
+
+def inside(state: TrainState, subdivisions: int = 4, skipped: int = 0) -> TrainState:
+    """Return the state with all but one subdivision of the next iteration, of one image each."""
+    state = with_batch(state, subdivisions)
+    state = replace(
+        state, recipe=recipe_of(tiny_cfg(batch=subdivisions, subdivisions=subdivisions))
+    )
+    done = subdivisions - 1
+    arrays: dict[str, Array] = {
+        "subdivisions": np.array([done], np.uint32),
+        "losses": np.array([4, 2, 1], np.float32),
+        "rows": np.arange(done, dtype=np.int64) % IMAGES,
+        "digests": np.arange(done, dtype=np.uint64) + 7,
+    }
+    if skipped:
+        arrays["skipped_rows"] = np.arange(skipped, dtype=np.int64)
+        arrays["skipped_digests"] = np.arange(skipped, dtype=np.uint64)
+    for name, array in state.weights.items():
+        layer, _, kind = name.partition(".")
+        if kind == "rolling_mean":
+            for number in range(done):
+                arrays[f"statistics/{number}/{layer}.mean"] = np.asarray(array, np.float32) + number
+                arrays[f"statistics/{number}/{layer}.variance"] = array
+    for first, count in {1: ((0, 1),), 2: ((0, 2),), 3: ((0, 2), (2, 1))}[done]:
+        for name, array in state.groups["momentum"].items():
+            arrays[f"gradient/{first}-{count}/{name}"] = array
+    return replace(
+        state,
+        groups={**state.groups, PARTIAL: arrays},
+        progress=replace(state.progress, seen=state.iteration * subdivisions + done),
+    )
+
+
+def with_adam(state: TrainState) -> TrainState:
+    """Return the state as Adam would have left it."""
+    groups = {name: group for name, group in state.groups.items() if name != "momentum"}
+    sums = state.groups["momentum"]
+    return replace(
+        state,
+        recipe=recipe_of(tiny_cfg(adam=1)),
+        groups={**groups, "adam_m": sums, "adam_v": sums},
+    )
 
 
 def _values(shape: tuple[int, ...], iteration: int) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relume.checkpoint import container, file_image, storage
+from relume.checkpoint.archive import Seal
 from relume.checkpoint.container import pack
 from relume.checkpoint.disk import Buffer, Disk
 from relume.checkpoint.file_image import FileImage
@@ -95,7 +96,7 @@ def test_the_file_is_made_once_however_often_it_is_written(
     made: list[container.Contents] = []
     seals_of = container.seals_of
 
-    def counted(contents: container.Contents) -> dict[str, container.Seal]:
+    def counted(contents: container.Contents) -> dict[str, Seal]:
         made.append(contents)
         return seals_of(contents)
 
@@ -115,7 +116,7 @@ def test_a_file_that_the_disk_refused_leaves_nothing_in_the_next_one(
     may_seal = threading.Event()
     seals_of = container.seals_of
 
-    def slow(contents: container.Contents) -> dict[str, container.Seal]:
+    def slow(contents: container.Contents) -> dict[str, Seal]:
         assert may_seal.wait(10)
         return seals_of(contents)
 

@@ -27,7 +27,7 @@ from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import NO_DIGESTS, Measured, TrainState
 from relume.errors import CheckpointError, LockLost, StorageError
 from tests.checkpoint.faults import strike
-from tests.checkpoint.states import tiny_state, with_seen
+from tests.checkpoint.states import inside, tiny_state, with_batch
 
 STATES = [tiny_state(iteration) for iteration in range(8)]
 PACKED = [container.pack(state) for state in STATES]
@@ -222,7 +222,7 @@ def test_a_damaged_last_is_met_even_where_a_newer_file_is_good(tmp_path: Path) -
 
 def test_newest_means_most_iterations_not_most_images_seen(tmp_path: Path) -> None:
     """An allowed change to a smaller batch sets `seen` back."""
-    write(tmp_path, {"net.backup": container.pack(with_seen(STATES[4], 400))})
+    write(tmp_path, {"net.backup": container.pack(with_batch(STATES[4], 100))})
     write(tmp_path, {"net_last.weights": PACKED[5]})
 
     found, _ = newest_good(tmp_path, "net")
@@ -643,11 +643,9 @@ def test_before_the_first_save_a_power_cut_would_cost_all_of_the_time_so_far(
 def test_a_state_inside_an_iteration_is_newer_than_the_one_at_its_beginning(
     tmp_path: Path,
 ) -> None:
-    inside = replace(
-        STATES[3],
-        groups={**STATES[3].groups, "partial": {"subdivisions": np.array([1], np.uint32)}},
-    )
-    write(tmp_path, {"net_last.weights": PACKED[3], "net.backup": container.pack(inside)})
+    packed = container.pack(inside(STATES[3], subdivisions=2))
+    whole = container.pack(with_batch(STATES[3], 2))
+    write(tmp_path, {"net_last.weights": whole, "net.backup": packed})
 
     found, _ = newest_good(tmp_path, "net")
 

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from relume.checkpoint import container
-from relume.checkpoint.container import COMMENT, DIGEST_BYTES, MANIFEST, holds_state, pack
+from relume.checkpoint.container import holds_state, pack
+from relume.checkpoint.contents import COMMENT, DIGEST_BYTES, MANIFEST
 from relume.checkpoint.folder import newest_good, run_files
-from relume.checkpoint.state import PARTIAL, Mark, TrainState
+from relume.checkpoint.state import Mark, TrainState
 from relume.errors import OtherRecipe, RelumeError
 from relume.formats.cfg import parse_cfg
 from relume.formats.weights import layout
-from tests.checkpoint.states import history_of, tiny_state
+from tests.checkpoint.states import BATCH, history_of, inside, tiny_state, with_adam
 from tests.contract.small_runs import start_of, train_until
 from tests.contract.starts import contents, small_run
 from tests.long_proofs.piece import Outcome, Piece, draws_of, folder_in_memory
@@ -37,27 +38,17 @@ Damaged = tuple[str, bytes]
 """What was done to a file, and its bytes afterwards."""
 
 
-def _with_adam(state: TrainState) -> TrainState:
-    momentum = state.groups["momentum"]
-    groups = {name: group for name, group in state.groups.items() if name != "momentum"}
-    return replace(state, groups={**groups, "adam_m": momentum, "adam_v": momentum})
-
-
-def _with_partial_sums(state: TrainState) -> TrainState:
-    sums = {f"0/{name}": array for name, array in state.groups["momentum"].items()}
-    sums["subdivisions"] = np.array([1], np.int64)
-    return replace(state, groups={**state.groups, PARTIAL: sums})
-
-
 def _with_history(state: TrainState) -> TrainState:
     marks = (Mark(2, "environment", "threads 1 -> 2"),)
-    return replace(state, history=history_of(state.iteration + 65, marks))
+    iteration = state.iteration + 65
+    progress = replace(state.progress, seen=BATCH * iteration)
+    return replace(state, history=history_of(iteration, marks), progress=progress)
 
 
 FILES: dict[str, Callable[[TrainState], TrainState]] = {
     "sgd": lambda state: state,
-    "adam": _with_adam,
-    "partial": _with_partial_sums,
+    "adam": with_adam,
+    "partial": inside,
     "history": _with_history,
 }
 """Checkpoints of several contents, made from a small state."""

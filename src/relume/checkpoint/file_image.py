@@ -13,7 +13,9 @@ import numpy as np
 import xxhash
 
 from relume.checkpoint import container
-from relume.checkpoint.container import DARKNET, DIGEST_BYTES, Contents, Parts, Seal
+from relume.checkpoint.archive import Seal
+from relume.checkpoint.container import Contents
+from relume.checkpoint.contents import DARKNET, DIGEST_BYTES, Parts
 from relume.checkpoint.disk import Buffer
 from relume.checkpoint.hands import Hands, started
 from relume.checkpoint.state import TrainState

@@ -5,6 +5,7 @@ from pathlib import Path
 from relume.checkpoint import container
 from relume.checkpoint.folder import newest_good
 from relume.errors import Damaged
+from relume.formats.places import open_regular
 
 
 def is_finished_in(folder: Path, name: str) -> bool:
@@ -21,8 +22,9 @@ def is_finished_in(folder: Path, name: str) -> bool:
         if rejected:
             raise Damaged(folder, f"no checkpoint of '{name}' is intact", rejected[0].reason)
         return False
+    plain = container.plain(found.state)
     try:
-        final = (folder / f"{name}_final.weights").read_bytes()
-    except OSError:
+        with open_regular(folder / f"{name}_final.weights") as file:
+            return file.read(len(plain) + 1) == plain
+    except OSError:  # whatever it holds, the run writes it again
         return False
-    return final == container.plain(found.state)

@@ -3,7 +3,6 @@
 Not covered: which of them are written when; that is `keeper.py`.
 """
 
-import errno
 import re
 import sys
 from collections.abc import Callable
@@ -11,20 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import container, course, storage
+from relume.checkpoint.reading import claims_state, not_given, read_checkpoint
 from relume.checkpoint.state import TrainState
-from relume.errors import CheckpointError, OtherRecipe, RelumeError, Unavailable
-
-HEAD_BYTES = 64
-TAIL_BYTES = 64
-"""What is read at both ends of a file to tell a checkpoint from plain weights."""
-
-
-NO_FILE = frozenset(
-    {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-)
-"""Errors that leave nothing unknown: there is no file, or (EINVAL) a damaged one leads nowhere."""
-FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-"""Errors that no waiting mends."""
+from relume.errors import CheckpointError, Damaged, OtherRecipe, RelumeError, WeightsError
+from relume.formats.places import open_regular
 
 
 @dataclass(frozen=True)
@@ -142,8 +131,9 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
     newest other checkpoint, where `_last` is not intact.
 
     Raises:
-        Unavailable, CheckpointError: the disk does not give a file, which may be the newest good
-            one. That is no damage, and nothing older may be taken for it.
+        Unavailable, CheckpointError: the disk does not give a file, there is not enough memory for
+            it, or a later version of relume has written it: it may be the newest good one. That
+            is no damage, and nothing older may be taken for it.
         OtherRecipe: the folder holds checkpoints of two runs, and nobody knows which is meant.
     """
     files = candidates(folder, name)
@@ -155,8 +145,8 @@ def newest_good(folder: Path, name: str) -> tuple[FoundCheckpoint | None, list[R
         if good and path != files.last and not beside_best:
             continue
         try:
-            good.append(FoundCheckpoint(path, container.unpack(path.read_bytes(), path)))
-        except (CheckpointError, OSError) as error:
+            good.append(FoundCheckpoint(path, read_checkpoint(path)))
+        except (Damaged, WeightsError, OSError) as error:
             rejected.append(_rejected(path, error))
             continue
         if good[0].path == best and len(good) > 1 and not _leads_to(good[-1], good[0]):
@@ -190,19 +180,6 @@ def not_of_this_run(stray: FoundCheckpoint, other: FoundCheckpoint) -> str:
     return f"{stray.path}: holds {stray.state.place} of another run than {other.path}"
 
 
-def not_given(path: Path, error: OSError) -> RelumeError | None:
-    """Return what to raise if the bytes of a file stay unknown; None: there are none to know."""
-    if error.errno in NO_FILE:
-        return None
-    found = f"cannot be read ({error.strerror or error}), which is no damage"
-    otherwise = f"or move {path.name} away to go on without it"
-    if error.errno in FORBIDDEN:
-        remedy = f"give yourself the right to read it, {otherwise}"
-        return CheckpointError(path, found, "a file that can be read", remedy)
-    remedy = f"see that the disk answers, then give the same command again, {otherwise}"
-    return Unavailable(path, found, "", remedy)
-
-
 def _rejected(path: Path, error: RelumeError | OSError) -> Rejected:
     unread = not_given(path, error) if isinstance(error, OSError) else None
     return Rejected(path, str(unread or error), unread)
@@ -224,10 +201,18 @@ def claimed_position(path: Path) -> tuple[int, int] | None:
 
 
 def claims_to_be_newer(path: Path, reached: tuple[int, int]) -> bool:
-    """Tell whether a weights file may be newer than a state of its run."""
+    """Tell whether a weights file may be newer than a state of its run.
+
+    Raises:
+        Unavailable, CheckpointError: the disk does not give it.
+    """
     try:
         claimed = claimed_position(path)
-    except (RelumeError, OSError):
+    except WeightsError:
+        return True
+    except OSError as error:
+        if unread := not_given(path, error):
+            raise unread from error
         return True
     # Plain files (_final) do not tell their course; the run makes its own.
     return claimed is None or claimed > reached
@@ -235,19 +220,22 @@ def claims_to_be_newer(path: Path, reached: tuple[int, int]) -> bool:
 
 def _claim(path: Path) -> tuple[int, int, int] | None:
     """Return the claimed position, and how many evaluations have been done."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        if not container.holds_state(head + file.read(), path):
+    with open_regular(path) as file:
+        if not claims_state(file, path):
             return None
         try:
             manifest = container.read_manifest_of(file)
-            subdivision = int(manifest.get("subdivision", 0))
-            return int(manifest["iteration"]), subdivision, int(manifest.get("evaluations", 0))
-        except Exception as error:  # a damaged archive can fail in any way
-            if isinstance(error, OSError) and not_given(path, error):
-                raise
+        except ValueError:  # no manifest of ours: the start looks at the file, and says why
             return sys.maxsize, 0, 0
+        except OSError as error:
+            if not_given(path, error):
+                raise
+            return sys.maxsize, 0, 0  # a damaged file leads nowhere
+        return (
+            manifest["iteration"],
+            manifest.get("subdivision", 0),
+            manifest.get("evaluations", 0),
+        )
 
 
 def run_of(path: Path) -> str | None:

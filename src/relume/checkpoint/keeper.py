@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relume.checkpoint import container, storage
-from relume.checkpoint.container import DIGEST_BYTES, Parts
+from relume.checkpoint.contents import DIGEST_BYTES, Parts
 from relume.checkpoint.evaluations import is_best, is_evaluated_state
 from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files

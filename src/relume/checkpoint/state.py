@@ -188,11 +188,19 @@ class TrainState:
 
 def digest_of_groups(groups: Mapping[str, Arrays]) -> bytes:
     """Return XXH3-128 over the sorted (name, dtype, shape, tensor digest) of all arrays."""
+    digests = {
+        name: xxhash.xxh3_128_hexdigest(as_stored(array).data)
+        for name, array in named_arrays(groups)
+    }
+    return digest_of_digests(groups, digests)
+
+
+def digest_of_digests(groups: Mapping[str, Arrays], digests: Mapping[str, str]) -> bytes:
+    """Return the same where the digests of all arrays are known, by "group/name"."""
     hasher = xxhash.xxh3_128()
     for name, array in named_arrays(groups):
-        canonical = as_stored(array)
-        digest = xxhash.xxh3_128_hexdigest(canonical.data)
-        hasher.update(f"{name} {canonical.dtype.str} {array.shape} {digest}\n".encode())
+        dtype = array.dtype.newbyteorder("<").str
+        hasher.update(f"{name} {dtype} {array.shape} {digests[name]}\n".encode())
     return hasher.digest()
 
 

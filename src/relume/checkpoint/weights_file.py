@@ -1,12 +1,14 @@
 """Weights from a file that may be a checkpoint or a plain Darknet file. Reading only."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from relume.checkpoint import container
-from relume.errors import WeightsError
+from relume.checkpoint.reading import read_bytes
+from relume.errors import RelumeError, Unavailable, WeightsError
 from relume.formats.sections import Cfg
 from relume.formats.weights import DarknetWeights, Floats, parse_weights
 
@@ -16,11 +18,21 @@ def read_weights_file(path: str | Path) -> bytes:
 
     Raises:
         WeightsError: it cannot be read.
+        Unavailable: there is not enough memory for it.
+        Damaged, CheckpointError: as reading.read_bytes.
     """
     try:
-        return Path(path).read_bytes()
+        return read_bytes(Path(path))
     except OSError as error:
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+        raise cannot_be_read(path, error) from error
+
+
+def cannot_be_read(path: str | Path, error: OSError) -> RelumeError:
+    """Return what to raise where a file that was named cannot be read."""
+    found = f"cannot be read ({error.strerror or error})"
+    if error.errno == errno.ENOMEM:
+        return Unavailable(path, found, "", "see that there is more memory, or name another file")
+    return WeightsError(path, found, "a weights file")
 
 
 def read_whole_weights(cfg: Cfg, path: str) -> DarknetWeights:
@@ -32,7 +44,7 @@ def read_whole_weights(cfg: Cfg, path: str) -> DarknetWeights:
     """
     data = read_weights_file(path)
     if container.holds_state(data, path):
-        container.verify(data, path)
+        container.unpack(data, path)
         data = data[: container.read_manifest(data)["darknet"]["bytes"]]
     weights = parse_weights(data, cfg, path)
     if weights.end != "whole" or weights.trailing:

@@ -12,13 +12,13 @@ from relume.checkpoint import container
 from relume.checkpoint.folder import (
     candidates,
     newest_good,
-    not_given,
     other_run,
     run_files,
     run_names,
 )
 from relume.checkpoint.own_files import temporaries
-from relume.errors import CheckpointError, RelumeError, UsageError
+from relume.checkpoint.reading import not_given, read_bytes
+from relume.errors import CheckpointError, Damaged, RelumeError, UsageError, WeightsError
 from relume.formats.cfg import parse_cfg
 from relume.formats.weights import layout, parse_header
 from relume.screen import Screen
@@ -152,12 +152,14 @@ def _wanted_by_a_start(folder: Path, name: str) -> tuple[str | None, dict[str, s
 def check_file(path: Path, good: Checked | None = None) -> Checked:
     """Check one file; plain weights against the net of an intact checkpoint of their run."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return Checked(str(path), 0, "gone", "replaced meanwhile by the run that trains here")
     except OSError as error:
         condition = "damaged" if not_given(path, error) is None else "unread"
         return Checked(str(path), 0, condition, f"cannot be read ({error.strerror})")
+    except RelumeError as error:
+        return Checked(str(path), path.stat().st_size, _condition(error), error.found)
     size = len(data)
     try:
         if container.holds_state(data, path):
@@ -166,7 +168,7 @@ def check_file(path: Path, good: Checked | None = None) -> Checked:
             return Checked(str(path), size, "intact", state.place, state.iteration, cfg_text)
         header = parse_header(data, str(path))
     except RelumeError as error:
-        return Checked(str(path), size, "damaged", error.found)
+        return Checked(str(path), size, _condition(error), error.found)
     text = f"seen {header.seen}; plain weights have no digest"
     if good:
         arrays = layout(parse_cfg(good.cfg_text, "recipe/cfg", "detect"))
@@ -176,6 +178,11 @@ def check_file(path: Path, good: Checked | None = None) -> Checked:
             return Checked(str(path), size, "damaged", text)
         text += ", their length is right"
     return Checked(str(path), size, "plain", text)
+
+
+def _condition(error: RelumeError) -> str:
+    """Return what a file is that cannot be used."""
+    return "damaged" if isinstance(error, (Damaged, WeightsError)) else "unread"
 
 
 def _left(folder: Path, name: str) -> Iterator[Checked]:

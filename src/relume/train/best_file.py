@@ -8,11 +8,13 @@ a disk has damaged it. Then only a milestone of that very iteration holds the sa
 from collections.abc import Callable
 from pathlib import Path
 
-from relume.checkpoint import container, course, storage
+from relume.checkpoint import course, storage
 from relume.checkpoint.evaluations import best_of, comparable, is_best
 from relume.checkpoint.folder import run_files, set_aside
+from relume.checkpoint.reading import claims_state, not_given, read_bytes, read_checkpoint
 from relume.checkpoint.state import Measured, TrainState
-from relume.errors import RelumeError
+from relume.errors import Damaged, WeightsError
+from relume.formats.places import open_regular
 
 Say = Callable[[str], None]
 
@@ -28,6 +30,8 @@ def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say
         state: from which the run goes on.
         start: the checkpoint that holds it.
         say: takes a line for every decision a person should know about.
+    Raises:
+        Unavailable, CheckpointError: nobody knows what is in the file; nothing has been moved.
     """
     path = folder / f"{name}_best.weights"
     best = None if is_best(state) else best_of(comparable(state))
@@ -37,7 +41,7 @@ def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say
         return
     if path.exists() and path.resolve() == start.resolve():
         last = folder / f"{name}_last.weights"
-        storage.write_durably(last, path.read_bytes(), previous=folder / f"{name}.backup")
+        storage.write_durably(last, read_bytes(path), previous=folder / f"{name}.backup")
         trouble += f", from which the run goes on, and is {last.name} now"
     if best is None:
         say(f"{path}: {trouble}; it is not the best of this run")
@@ -46,7 +50,7 @@ def look_after_best(folder: Path, name: str, state: TrainState, start: Path, say
         if other := _holding(best, state, folder, name):
             say(f"{path}: {trouble}; made again from {other}: {what}")
             _keep_aside(path, folder, name, say)
-            storage.write_durably(path, other.read_bytes())
+            storage.write_durably(path, read_bytes(other))
             return
         say(
             f"{path}: {trouble}; it held {what}, which stays the one to beat. Put a copy of it "
@@ -71,17 +75,23 @@ def _keep_aside(path: Path, folder: Path, name: str, say: Say) -> None:
 
 
 def _read(path: Path) -> TrainState | str:
-    """Return the state in a file, or why there is none."""
+    """Return the state in a file, or why there is none.
+
+    Raises:
+        Unavailable, CheckpointError: the disk does not give it, or a later version wrote it.
+    """
     try:
-        data = path.read_bytes()
-        if not container.holds_state(data, path):
-            return "holds no training state"
-        return container.unpack(data, path)
+        with open_regular(path) as file:
+            if not claims_state(file, path):
+                return "holds no training state"
+        return read_checkpoint(path)
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
+        if unread := not_given(path, error):
+            raise unread from error
         return f"cannot be read ({error.strerror})"
-    except RelumeError as error:
+    except (Damaged, WeightsError) as error:
         return error.found
 
 

@@ -22,11 +22,11 @@ from relume.checkpoint.folder import (
     claims_to_be_newer,
     iteration_in_name,
     newest_good,
-    not_given,
     run_files,
     set_aside,
     token,
 )
+from relume.checkpoint.reading import not_given
 from relume.checkpoint.state import TrainState
 from relume.data.patience import Patience
 from relume.distributed.group import LEADER, Group

@@ -3,7 +3,6 @@
 Not covered: whether the run goes on from it, or from what its folder holds (start.py).
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import xxhash
 
 from relume.checkpoint import container
 from relume.checkpoint.folder import FoundCheckpoint, newest_good, run_files
+from relume.checkpoint.reading import read_bytes
 from relume.checkpoint.state import TrainState
+from relume.checkpoint.weights_file import cannot_be_read
 from relume.errors import CheckpointError, UsageError, WeightsError
-from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import DarknetWeights, parse_weights
 from relume.spec import RunSpec
@@ -78,12 +78,12 @@ def read_given(spec: RunSpec, flags: StartFlags, found: FoundCheckpoint | None, 
             raise UsageError("-clear", f"{path} is a folder", "a weights file to begin with")
         return _newest_in(path, spec, say)
     try:
-        data = read_regular(path, sys.maxsize)
+        data = read_bytes(path)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and _began_like_this(found, flags):
             say(f"{path} is gone; the run that began with start weights goes on without it")
             return Given()
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "a weights file") from error
+        raise cannot_be_read(path, error) from error
     if _was_replaced(path, data, spec, found, flags):
         return Given()
     try:

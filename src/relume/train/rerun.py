@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from relume.checkpoint import container, course
-from relume.checkpoint.folder import FoundCheckpoint, candidates, not_given
+from relume.checkpoint import course
+from relume.checkpoint.folder import FoundCheckpoint, candidates
+from relume.checkpoint.reading import not_given, read_checkpoint
 from relume.checkpoint.state import Mark, TrainState
 from relume.distributed.group import ALONE, Group
-from relume.errors import CheckpointError, NotFinite, OtherEnvironment, UsageError
+from relume.errors import Damaged, NotFinite, OtherEnvironment, UsageError, WeightsError
 from relume.kernels import PORTABLE
 from relume.spec import RunSpec
 from relume.train.environment import differences
@@ -177,8 +178,8 @@ def _older(spec: RunSpec, start: TrainState) -> FoundCheckpoint | None:
             raise item.unread
     for path in files.ordered:
         try:
-            state = container.unpack(path.read_bytes(), path)
-        except CheckpointError:
+            state = read_checkpoint(path)
+        except (Damaged, WeightsError):
             continue  # the start has said what is damaged
         except OSError as error:
             if unread := not_given(path, error):

@@ -28,6 +28,7 @@ from relume.checkpoint.folder import (
     run_files,
     set_aside,
 )
+from relume.checkpoint.reading import read_bytes
 from relume.checkpoint.state import PARTIAL, History, Progress, RecipeRecord, TrainState
 from relume.data.patience import Patience
 from relume.errors import (
@@ -37,6 +38,7 @@ from relume.errors import (
     OtherRecipe,
 )
 from relume.formats.data_files import read_labels
+from relume.formats.places import read_file
 from relume.lists.label_files import LabelFiles, shared_digest, shared_digests
 from relume.model.network import Network
 from relume.spec import RunSpec
@@ -265,7 +267,7 @@ def _digest_of(spec: RunSpec, row: int) -> int:
     """Return the digest of a picture as it is today; with a long list its labels share it."""
     path, labels = spec.recipe.images.paths[row], spec.recipe.labels
     try:
-        digest = xxhash.xxh3_64_intdigest(path.read_bytes())
+        digest = xxhash.xxh3_64_intdigest(read_file(path))
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})", "a picture") from error
     if not isinstance(labels, LabelFiles):
@@ -335,7 +337,7 @@ def _keep_foreign_files(spec: RunSpec, given: Given, rejected: list[Rejected], s
     # The one that WEIGHTS names stays until this run's own first save takes its place.
     target = _aside(spec, [path for path in foreign if path not in named], say)
     for path in named:
-        storage.write_durably(target / path.name, path.read_bytes())
+        storage.write_durably(target / path.name, read_bytes(path))
         say(f"copied to {target}: {path.name}")
 
 
@@ -366,7 +368,7 @@ def _set_newer_aside(spec: RunSpec, start: FoundCheckpoint, state: TrainState, s
         # The change goes back to the beginning of an iteration. What led into it is the newest
         # there is, so it goes only when the state of the new course is durable.
         last = operation.backup / f"{operation.name}_last.weights"
-        storage.write_durably(target / path.name, path.read_bytes())
+        storage.write_durably(target / path.name, read_bytes(path))
         storage.write_durably(last, *container.packed_parts(state))
         if path != last:
             storage.remove(path)
