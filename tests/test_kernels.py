@@ -1,12 +1,12 @@
 """What is said of the kernels, and what re-creates them."""
 
-import json
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import relume.kernels
+from relume.checkpoint import container
 from relume.errors import OtherEnvironment
 from relume.kernels import (
     AVX2,
@@ -20,6 +20,7 @@ from relume.kernels import (
     recreate,
 )
 from relume.screen import Screen
+from tests.checkpoint.states import tiny_state
 
 ATEN_ALONE = {"ATEN_CPU_CAPABILITY": "avx2"}
 
@@ -106,15 +107,38 @@ def test_of_two_checkpoints_of_one_iteration_the_kernels_are_those_of_last(
     data = tmp_path / "obj.data"
     data.write_text(f"classes = 1\ntrain = t\nnames = n\nbackup = {tmp_path}\n")
     for file, kernels in (("net_last.weights", AVX2), ("net.backup", AVX512)):
-        with zipfile.ZipFile(tmp_path / file, "w") as archive:
-            manifest = {"iteration": 3, "environment": {"kernels": kernels}}
-            archive.writestr("manifest.json", json.dumps(manifest))
+        state = tiny_state()
+        environment = {**state.environment, "kernels": kernels}
+        (tmp_path / file).write_bytes(container.pack(replace(state, environment=environment)))
     asked: list[str] = []
     monkeypatch.setattr(relume.kernels, "needed_variables", lambda text, level: asked.append(text))
 
     recreate([str(data), "net.cfg"], {}, Screen())
 
     assert asked == [AVX2]
+
+
+HOSTILE = (
+    *("LD_PRELOAD=/tmp/x.so", "PYTHONPATH=/tmp", "PATH=/tmp", "OMP_TOOL_LIBRARIES=/tmp/x.so"),
+    *("ATEN_CPU_CAPABILITY=avx512", "OPENBLAS_CORETYPE=SkylakeX", "OPENCV_IPP=avx512"),
+    *("NPY_DISABLE_CPU_FEATURES=SSE2", "NPY_DISABLE_CPU_FEATURES=X86_V2,SSE3"),
+    *("NPY_ENABLE_CPU_FEATURES=NO_SUCH", "NPY_ENABLE_CPU_FEATURES="),
+    *("ONEDNN_MAX_CPU_ISA=../../x", "MKL_CBWR=AUTO\0", "OMP_THREAD_LIMIT=99999999", "OMP_DYNAMIC"),
+    *("MKL_CBWR=" + "A" * 10_000, "\0", "=", "=x", "MKL_CBWR=é"),
+)
+
+
+@pytest.mark.parametrize("pair", HOSTILE)
+def test_no_checkpoint_sets_a_variable_to_what_is_not_known(pair: str) -> None:
+    assert needed_variables(f"{AVX2} OMP_DYNAMIC=FALSE {pair}", AVX2) == {"OMP_DYNAMIC": "FALSE"}
+
+
+def test_features_of_numpy_that_are_no_part_of_it_may_be_left_out() -> None:
+    name = "NPY_DISABLE_CPU_FEATURES"
+
+    assert needed_variables(f"{AVX512} {name}=AVX512F,OF_ANOTHER_NUMPY", AVX512) == {
+        name: "AVX512F,OF_ANOTHER_NUMPY"
+    }
 
 
 @pytest.mark.parametrize("folder", ["x" * 300, "/" + "x" * 300])

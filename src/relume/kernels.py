@@ -63,6 +63,8 @@ VALUES = {
 Of NumPy's any features that this processor has; see `_is_harmless`.
 """
 VARIABLES = tuple(VALUES)
+LEAST_FEATURES = frozenset(["SSE", "SSE2", "SSE3", "X86_V2"])
+"""Without which no NumPy loads."""
 TAKEN_AS_GIVEN = frozenset(["ATEN_CPU_CAPABILITY", "OPENCV_IPP"])
 """Whose library does not ask whether the processor can do that."""
 
@@ -177,13 +179,12 @@ def _is_harmless(name: str, value: str, level: str) -> bool:
     load where it is told to use features that are not there, or to do without its least ones.
     """
     if name == "NPY_DISABLE_CPU_FEATURES":
-        names = value.split(",")
-        return all(re.fullmatch(r"\w{1,30}", n) for n in names) and not {*names} & {
-            *__cpu_baseline__
-        }
+        features = value.split(",")
+        known = all(re.fullmatch(r"\w{1,30}", feature) for feature in features)
+        return known and not {*features} & {*__cpu_baseline__, *LEAST_FEATURES}
     if name == "NPY_ENABLE_CPU_FEATURES":
-        features: Mapping[str, bool] = __cpu_features__
-        return all(features.get(feature) for feature in value.split(","))
+        here: Mapping[str, bool] = __cpu_features__
+        return all(here.get(feature) for feature in value.split(","))
     return re.fullmatch(VALUES.get(name, "(?!)"), value) is not None and (
         level == AVX512 or name not in TAKEN_AS_GIVEN or "512" not in value
     )

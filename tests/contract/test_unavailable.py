@@ -4,9 +4,7 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_unavailabl
 """
 
 import errno
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from relume.checkpoint import folder as checkpoints
 from relume.commands import train as train_command
 from relume.data.order import index_at
 from relume.errors import CheckpointError, RelumeError, Unavailable
+from relume.formats import places
 from relume.formats.places import read_file
 from relume.kernels import recreate
 from relume.screen import Screen
@@ -75,21 +74,19 @@ def test_a_picture_that_the_disk_does_not_give_stops_the_run_where_it_is(
 
 
 class Disk:
-    """A disk that does not give one file for a while, read whole or by `open`."""
+    """A disk that does not give one file for a while."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int, failures: int) -> None:
         self.failures = failures
-        for way in ("read_bytes", "open"):
-            patch.setattr(Path, way, self._failing(getattr(Path, way), name, number))
+        whole = places.regular
 
-    def _failing(self, whole: Callable[..., Any], name: str, number: int) -> Callable[..., Any]:
-        def read(path: Path, *rest: Any, **options: Any) -> Any:
-            if path.name == name and self.failures:
+        def regular(path: str, flags: int = 0) -> int:
+            if Path(path).name == name and self.failures:
                 self.failures -= 1
                 raise OSError(number, "trouble")
-            return whole(path, *rest, **options)
+            return whole(path, flags)
 
-        return read
+        patch.setattr(places, "regular", regular)
 
 
 @pytest.fixture
