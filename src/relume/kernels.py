@@ -26,6 +26,7 @@ from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
 )
 
 from relume.checkpoint import container
+from relume.checkpoint.archive import Malformed
 from relume.checkpoint.folder import run_files
 from relume.checkpoint.reading import not_given
 from relume.command_table import Values
@@ -250,7 +251,7 @@ def _claim(path: Path) -> tuple[int, str] | None:
         if unread := not_given(path, error):
             raise unread from error
         return None
-    except ValueError:  # a plain file, or a damaged one; the start says which
+    except Malformed:  # a plain file, or a damaged one; the start says which
         return None
     kernels = manifest["environment"].get("kernels")
     return None if kernels is None else (manifest["iteration"], kernels)

@@ -30,8 +30,13 @@ MOST_DIRECTORY_BYTES = 1 << 16
 """A checkpoint has some twelve entries."""
 
 
-class Malformed(ValueError):
-    """The bytes are no checkpoint that relume has written."""
+class Malformed(Exception):
+    """The bytes are no checkpoint that this version of relume has written."""
+
+    def __init__(self, found: str, is_newer: bool = False) -> None:
+        self.is_newer = is_newer
+        """Whether a later version has written them: then they are not damaged."""
+        super().__init__(found)
 
 
 @dataclass(frozen=True)

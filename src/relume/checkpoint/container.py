@@ -24,7 +24,6 @@ from relume.checkpoint.contents import (
     DARKNET,
     DIGEST_BYTES,
     MANIFEST,
-    NewerFormat,
     Parts,
     as_json,
     entries_of,
@@ -146,7 +145,7 @@ def plain_from(file: IO[bytes], place: object) -> bytes:
     """
     try:
         stored = read_manifest_of(file)["darknet"]
-    except ValueError as error:
+    except Malformed as error:
         raise Damaged(place, f"cannot be read ({error})", "a checkpoint") from error
     file.seek(0)
     data = bytearray(file.read(stored["bytes"]))
@@ -169,7 +168,7 @@ def unpack(data: Buffer, place: object) -> TrainState:
     _check_end(view, place)
     try:
         stored = Stored(view)
-    except (ValueError, CfgError) as error:
+    except (Malformed, CfgError) as error:
         verify(data, place)
         raise refused(error, place) from error
     _check_digest(view, stored.digest, place)
@@ -179,13 +178,13 @@ def unpack(data: Buffer, place: object) -> TrainState:
         if not _are_the_bytes(parts, view[:-DIGEST_BYTES]):
             raise Malformed("another form than that in which relume writes it")
         return state
-    except (ValueError, CfgError, WeightsError) as error:
+    except (Malformed, ValueError, WeightsError) as error:
         raise refused(error, place) from error
 
 
 def refused(error: Exception, place: object) -> CheckpointError:
     """Return what to raise of a file whose bytes are right, and whose contents are not."""
-    if isinstance(error, NewerFormat):
+    if isinstance(error, Malformed) and error.is_newer:
         return CheckpointError(
             place,
             f"was written by a later version of relume ({error})",
@@ -231,7 +230,7 @@ def read_manifest(data: Buffer) -> dict[str, Any]:
     """Return the manifest of a verified checkpoint.
 
     Raises:
-        Malformed, NewerFormat: it is none.
+        Malformed: it is none.
     """
     return opened(reading(memoryview(data)), len(data))[0]
 
@@ -240,7 +239,7 @@ def read_manifest_of(file: IO[bytes]) -> dict[str, Any]:
     """Return the manifest of a checkpoint without reading, or verifying, the rest of the file.
 
     Raises:
-        Malformed, NewerFormat: the file does not end like a checkpoint, or its manifest is none,
+        Malformed: the file does not end like a checkpoint, or its manifest is none,
             or does not have the lengths that the file has.
         OSError: the disk does not give it.
     """

@@ -56,10 +56,6 @@ NOTHING = memoryview(b"")
 Parts = Sequence[Buffer]
 
 
-class NewerFormat(ValueError):
-    """A later version of relume has written this; it is no damage."""
-
-
 def manifest_of(state: TrainState, digest: bytes) -> dict[str, Any]:
     """Return the manifest of a state, but for what it says of other parts of the file."""
     manifest = {
@@ -81,12 +77,12 @@ def manifest_in(data: bytes | memoryview) -> dict[str, Any]:
     """Return the manifest in an entry.
 
     Raises:
-        Malformed: a field is missing, unknown or of another type.
-        NewerFormat: it is of a later format.
+        Malformed: a field is missing, unknown or of another type, or the format is a later one.
     """
     manifest = parsed(data, MOST_MANIFEST_BYTES)
     if isinstance(manifest, dict) and count_of(manifest.get("format")) > FORMAT:
-        raise NewerFormat(f"format {manifest['format']}, where this relume reads {FORMAT}")
+        found = f"format {manifest['format']}, where this one reads {FORMAT}"
+        raise Malformed(found, is_newer=True)
     manifest = fields_of(manifest, MANIFEST_KEYS, {"subdivision", "evaluations"})
     for key in ("iteration", "subdivision", "evaluations"):
         count_of(manifest.get(key, 0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relume.checkpoint import container, course, storage
+from relume.checkpoint.archive import Malformed
 from relume.checkpoint.reading import claims_state, not_given, read_checkpoint
 from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, Damaged, OtherRecipe, RelumeError, WeightsError
@@ -225,7 +226,7 @@ def _claim(path: Path) -> tuple[int, int, int] | None:
             return None
         try:
             manifest = container.read_manifest_of(file)
-        except ValueError:  # no manifest of ours: the start looks at the file, and says why
+        except Malformed:  # no manifest of ours: the start looks at the file, and says why
             return sys.maxsize, 0, 0
         except OSError as error:
             if not_given(path, error):

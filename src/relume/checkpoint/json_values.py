@@ -25,8 +25,6 @@ def parsed(data: bytes | memoryview, most_bytes: int = MOST_BYTES) -> Any:
         raise Malformed(f"{len(data):,} bytes of JSON; at most {most_bytes:,} are read")
     try:
         return json.loads(str(data, "utf-8"), parse_constant=_refuse)
-    except Malformed:
-        raise
     except ValueError as error:
         raise Malformed(f"no JSON ({error})") from error
     except RecursionError:

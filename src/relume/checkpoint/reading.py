@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from relume.checkpoint import container
+from relume.checkpoint.archive import Malformed
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.stored import check_claims
 from relume.errors import CfgError, CheckpointError, RelumeError, Unavailable
@@ -32,7 +33,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         Damaged: it claims to be a checkpoint, and is larger than that can be.
-        NewerFormat: a later version of relume has written it.
+        CheckpointError: a later version of relume has written it.
         WeightsError: it is large, and no weights file.
         OSError: it cannot be read; EINVAL: it is no regular file; ENOMEM: it does not fit into
             memory, and none has been taken.
@@ -41,7 +42,7 @@ def read_bytes(path: Path) -> bytes:
         if os.fstat(file.fileno()).st_size > SOON_READ_BYTES and claims_state(file, path):
             try:
                 check_claims(file)
-            except (ValueError, CfgError) as error:
+            except (Malformed, CfgError) as error:
                 raise container.refused(error, path) from error
         file.seek(0)
         return read_rest(file)

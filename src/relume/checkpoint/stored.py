@@ -87,7 +87,7 @@ def check_claims(file: IO[bytes]) -> None:
     """See to it that a file may be as large as it is: by its manifest, and the net in its cfg.
 
     Raises:
-        Malformed, NewerFormat, CfgError: it may not.
+        Malformed, CfgError: it may not.
         OSError: the disk does not give it.
     """
     read, size_bytes = reading_from(file), file.seek(0, os.SEEK_END)
@@ -106,7 +106,7 @@ class Stored:
         """Digest the file.
 
         Raises:
-            Malformed, NewerFormat, CfgError: it is none.
+            Malformed, CfgError: it is none.
         """
         self._view = view
         self._manifest, self._entries = opened(reading(view), len(view))
@@ -198,7 +198,7 @@ def damaged_part(view: memoryview) -> str:
     """Name the first part of a damaged checkpoint that differs, as far as that can be told."""
     try:
         manifest, entries = opened(reading(view), len(view))
-    except ValueError as error:
+    except Malformed as error:
         return f"damaged: {error}"
     darknet = manifest["darknet"]
     if digest_of(view[: darknet["bytes"]]) != darknet["xxh3-128"]:
