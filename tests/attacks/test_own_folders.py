@@ -188,3 +188,36 @@ def test_a_demo_deletes_links_that_have_come_into_its_folder_and_not_what_they_l
 
     assert sorted(path.name for path in Path("demo").iterdir()) == ["notes", "signs.cfg"]
     assert {name: what for name, what in tree().items() if name.startswith("victim")} == victim
+
+
+def a_file(path: Path) -> None:
+    path.write_text(MINE)
+
+
+def a_folder_with_a_file(path: Path) -> None:
+    shutil.copytree("victim", path)
+
+
+def a_link_to_such_a_folder(path: Path) -> None:
+    path.symlink_to("victim")
+
+
+def a_link_to_none(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    "make", [a_file, a_folder_with_a_file, a_link_to_such_a_folder, a_link_to_none, a_pipe]
+)
+def test_a_correction_fills_no_folder_but_a_new_or_empty_one(make: Callable[[Path], None]) -> None:
+    make(Path("fixed"))
+    before = tree()
+
+    ended = relume("check", "obj.data", "net.cfg", "-fix", "fixed")
+    assert ended.error == "-fix: fixed is there already; a new folder; name another"
+    assert tree() == before

@@ -19,6 +19,7 @@ from relume.checking.pictures import look_at
 from relume.checking.settings import Settings
 from relume.checkpoint import storage
 from relume.checkpoint.many_files import filled_folder
+from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
 from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
@@ -44,8 +45,9 @@ class Corrected:
 
 def check_folder(folder: Path) -> None:
     """Raise UsageError unless corrected copies may be written into this folder."""
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError("-fix", f"{folder} is there already", "a new folder", "name another")
+    with as_storage_error(folder):
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError("-fix", f"{folder} is there already", "a new folder", "name another")
     local_path(str(folder), "-fix")
     if len(str(folder.resolve()).splitlines()) != 1:
         raise UsageError("-fix", repr(str(folder)), "a name without a line break, for the lists")

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 from relume.checkpoint import storage
 from relume.checkpoint.disk import Buffer
@@ -21,12 +22,23 @@ def write_each_durably(files: Mapping[Path, Buffer]) -> Generator[Path]:
     Raises:
         StorageError: the first that was refused; those that are not begun then are not written.
     """
+    may_begin, is_over = Event(), Event()
+
+    def write(path: Path, data: Buffer) -> None:
+        may_begin.wait()
+        if not is_over.is_set():
+            storage.write_durably(path, data)
+
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         try:
-            written = pool.map(storage.write_durably, files.keys(), files.values())
+            # A thread whose start is interrupted is not waited for; so none has begun by then.
+            written = pool.map(write, files.keys(), files.values())
+            may_begin.set()
             for path, _ in zip(files, written, strict=True):
                 yield path
         except BaseException:
+            is_over.set()
+            may_begin.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -74,27 +74,32 @@ class Outputs:
         """Add files that the command reads."""
         self._inputs.extend(paths)
 
-    def check(self, paths: Path | Iterable[Path], kind: Kind, place: str = "") -> None:
+    def check(self, paths: Path | Iterable[Path], kind: Kind, place: str = "") -> list[Path]:
         """Look at files that are going to be written, before there is any work.
 
         Args:
             paths: one or several.
             kind: of all of them.
             place: the flag that names them, for messages.
+        Returns:
+            Those that are there and may stay as they are, but only if their bytes are the same.
         Raises:
             UsageError: a file is there that must stay, or its folder is missing.
             StorageError: one cannot be written, or no regular file is there.
             Locked: with -force, a file of a run that is being trained.
         """
-        there = []
+        there, folders = [], dict[Path, str]()
         for path in [paths] if isinstance(paths, Path) else paths:
-            _check_folder(path, kind, place)
-            self._check_kind(path, kind)
-            is_foreign = self.is_foreign(path, kind, place)
-            self._check_run(path)
-            if is_foreign and not kind.is_compared:
+            if path.parent not in folders:
+                _check_folder(path, kind, place)
+                folders[path.parent] = os.path.realpath(path.parent)
+            self._check_kind(path, kind, folders[path.parent])
+            if self.is_foreign(path, kind, place):
                 there.append(path)
-        self._refuse(there, kind)
+            self._check_run(path)
+        if not kind.is_compared:
+            self._refuse(there, kind)
+        return there
 
     def check_contents(self, files: Mapping[Path, bytes], kind: Kind) -> list[Path]:
         """Look at files whose contents are known; return those that have them already.
@@ -102,10 +107,9 @@ class Outputs:
         Raises:
             As `check`.
         """
-        self.check(files, kind)
-        foreign = {path: data for path, data in files.items() if self.is_foreign(path, kind)}
-        self._refuse(list(not_there_yet(foreign)), kind)
-        return list(foreign)
+        there = self.check(files, kind)
+        self._refuse(list(not_there_yet({path: files[path] for path in there})), kind)
+        return there
 
     def write(self, path: Path, kind: Kind, data: bytes) -> None:
         """Write one file as `write_each` does."""
@@ -118,7 +122,7 @@ class Outputs:
         Raises:
             As `check`. Nothing has been written then, unless the disk refuses later.
         """
-        same = self.check_contents(files, kind)
+        same = set(self.check_contents(files, kind))
         new = {path: data for path, data in files.items() if path not in same}
         with _undisturbed(new), tidied_up():
             if kind.makes_folder:
@@ -152,9 +156,9 @@ class Outputs:
         with _undisturbed([path]), tidied_up():
             storage.rename(temporary, path)
 
-    def _check_kind(self, path: Path, kind: Kind) -> None:
+    def _check_kind(self, path: Path, kind: Kind, folder: str) -> None:
         """Raise UsageError if the command has another use for this path."""
-        other = self._kinds.setdefault((os.path.realpath(path.parent), path.name), kind)
+        other = self._kinds.setdefault((folder, path.name), kind)
         if other.name != kind.name:
             raise UsageError(path, f"cannot hold both {other.name} and {kind.name}", "", OTHER_NAME)
 
