@@ -32,6 +32,7 @@ LONG_TESTS = (
             "workers",
         )
     ),
+    "tests/attacks/test_crafted_checkpoints.py",
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
     "tests/distributed/test_plan.py",

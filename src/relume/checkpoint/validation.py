@@ -195,6 +195,7 @@ def _check_progress(state: TrainState, cfg: Cfg) -> None:
     if (average is None) != (len(history.records) == 0):
         raise Malformed("an average loss, and no iteration, or the other way round")
     with np.errstate(over="ignore"):
-        if average is not None and not (np.isfinite(average) and np.float32(average) == average):
-            raise Malformed(f"an average loss of {average}, which no float32 is")
+        # As Python's numbers: NumPy would compare both as float32.
+        if average is not None and not -np.inf < float(np.float32(average)) == average < np.inf:
+            raise Malformed(f"an average loss of {average}, which is no finite float32")
     _check_rows(np.array(progress.skipped, np.int64), _pictures_of(state), ascending=True)

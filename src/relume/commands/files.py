@@ -17,6 +17,7 @@ from relume.checkpoint.folder import (
     run_names,
     run_of,
 )
+from relume.checkpoint.reading import not_given
 from relume.checkpoint.state import TrainState, first_difference, first_difference_of_arrays
 from relume.checkpoint.tensor_digests import (
     first_tensor_difference,
@@ -37,6 +38,7 @@ from relume.errors import (
 )
 from relume.formats.cfg import parse_cfg, read_cfg
 from relume.formats.data_files import read_data_file
+from relume.formats.places import open_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import FLOAT, Header, parse_header, parse_weights, partial_weights
 from relume.screen import Screen
@@ -61,7 +63,7 @@ def partial(arguments: list[str], flags: Values, screen: Screen) -> int:
         raise UsageError("N", number, f"1 to {len(cfg.layers)}, the layers of {cfg_path}")
     whole = read_weights_file(weights)
     if container.holds_state(whole, weights):
-        container.verify(whole, weights)
+        container.unpack(whole, weights)
     data = partial_weights(whole, cfg, layers, weights)
     outputs.write(Path(out), WEIGHTS, data)
     screen.line(f"{out}: layers 0 to {layers - 1}, {len(data):,} bytes")
@@ -171,14 +173,23 @@ def rewind(arguments: list[str], flags: Values, screen: Screen) -> int:
 
 
 def _is_newer(path: Path, state: TrainState) -> bool:
+    """Tell whether a file may be newer than a state.
+
+    Raises:
+        Unavailable, CheckpointError: nobody knows.
+    """
     try:
         position = claimed_position(path)
         if position is not None:
             return position > state.reached
-        with path.open("rb") as file:  # plain weights
+        with open_regular(path) as file:  # plain weights
             return parse_header(file.read(20), str(path)).seen > state.progress.seen
-    except (WeightsError, OSError):
-        return True  # damaged, or cannot be read: out of the way with it
+    except WeightsError:
+        return True  # damaged: out of the way with it
+    except OSError as error:
+        if unread := not_given(path, error):
+            raise unread from error
+        return True  # no file at all
 
 
 def _holds_digests(path: str) -> bool:
