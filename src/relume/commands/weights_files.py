@@ -1,5 +1,6 @@
 """Commands on the numbers in weights files: strip, average, statistics."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from relume.checkpoint import container
 from relume.checkpoint.weights_file import check_finite, read_weights_file, read_whole_weights
 from relume.command_table import Values
 from relume.commands.outputs import Kind, Outputs
+from relume.errors import Damaged
 from relume.formats.cfg import read_cfg
 from relume.formats.weights import Floats, format_weights, parse_header
 from relume.screen import Screen
@@ -31,7 +33,11 @@ def strip(arguments: list[str], flags: Values, screen: Screen) -> int:
     data = read_weights_file(weights)
     header = parse_header(data, weights)
     if container.holds_state(data, weights):
-        plain = container.plain(container.unpack(data, weights))
+        try:
+            plain = container.plain_from(io.BytesIO(data), weights)
+        except Damaged:
+            container.verify(data, weights)  # says more exactly where
+            raise
         left = f"left out: {len(data) - len(plain):,} bytes of training state"
     else:
         plain, left = data, f"{weights} holds no training state: the same bytes"
