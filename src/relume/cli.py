@@ -61,10 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 def program() -> NoReturn:
     """Run the command line of this process, and end the process.
 
+    No process that it starts imports modules from the current folder, where data lies.
+
     Python's end takes a process down, with another status, if a thread that nobody waits for
     comes back from C++ (OpenCV that decodes) meanwhile. All is written and said by then, so the
     process is ended without it.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"
     status = main()
     others = [thread for thread in threading.enumerate() if thread != threading.main_thread()]
     if others and all(thread.daemon for thread in others):

@@ -110,7 +110,7 @@ def test_workers_whose_torchrun_is_killed_save_and_end(straight: Path, tmp_path:
     launched.process.kill()
 
     assert launched.ended() == -signal.SIGKILL  # when nobody has its output any more
-    assert "process 0 of 2: torchrun, which has started it, has ended" in launched.said
+    assert "process 0 of 2: the launcher that started it has ended" in launched.said
     with storage.locked(folder / "backup", "net"):
         assert iterations_done(folder) == 3
     assert torchrun(folder, 3).ended() == 0

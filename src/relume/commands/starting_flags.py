@@ -4,7 +4,8 @@ import torch
 
 from relume.command_table import Values
 from relume.data.loaders import available_processors
-from relume.distributed.group import CUT_AFTER_S, place_on_machine
+from relume.distributed.group import CUT_AFTER_S
+from relume.distributed.launched import place_on_machine
 from relume.errors import UsageError
 from relume.train.rerun import Wishes
 from relume.train.start import StartFlags

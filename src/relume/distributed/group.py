@@ -1,18 +1,20 @@
 """The processes that train one run together: who is in the group, and what they pass around.
 
-`torchrun` starts them and says in the environment where they meet. A process that it has not
-started is a group of its own: everything here then costs nothing, and torch.distributed is not
+`-gpus` or `torchrun` starts them, and the environment describes the group (launched.py). Any other
+process is a group of its own: everything here then costs nothing, and torch.distributed is not
 used. What is passed around is moved, never computed with: no number depends on the way it takes.
 
-On GPUs small messages go between processors (gloo) and tensors between GPUs (nccl); that has not
-been run. Whoever leaves while the others want something tells them why: see `leave`.
+Processes that `-gpus` has started use socket pairs (sockets.py), those of torchrun use gloo. On
+GPUs small messages go that way too, and tensors go between GPUs (nccl); that has not been run.
+Whoever leaves while the others want something tells them why: see `leave`.
 """
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import numpy as np
@@ -20,11 +22,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Known as torch.distributed's, where type checkers do not find it.
+from torch._C._distributed_c10d import FileStore
+
 from relume import errors
 from relume.distributed.connections import notice_cuts
 from relume.distributed.courier import Courier, Job
+from relume.distributed.launched import VARIABLE, Launched, by_relume, by_torchrun
 from relume.distributed.meeting import meet
-from relume.errors import PeerLost, RelumeError
+from relume.distributed.sockets import Sockets
+from relume.errors import PeerLost, RelumeError, UsageError
 
 TIMEOUT = timedelta(minutes=30)
 """After which a process that does not answer counts as lost; one that dies is noticed at once."""
@@ -42,13 +49,30 @@ class LeftQuietly(Exception):
 class Group:
     """A group as one of its processes sees it."""
 
-    def __init__(self, rank: int = 0, size: int = 1, machine: str = "") -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        machine: str = "",
+        sockets: Sockets | None = None,
+        launcher: int | None = None,
+    ) -> None:
+        """Describe a group.
+
+        Args:
+            rank: number of this process.
+            size: number of processes.
+            machine: name of the one this process runs on, if there are several.
+            sockets: to the others, if -gpus has started them.
+            launcher: process number of what has started this one and must live on.
+        """
         self.rank = rank
         """Number of this process, 0 to size - 1. It may change with every start."""
         self.size = size
         self.machine = machine
         """Name of the one this process runs on, if there are several."""
-        self._parent = os.getppid() if is_launched() else None
+        self._sockets = sockets
+        self._launcher = launcher
         self._is_over = False
         """Whether another process has left; nothing can be passed around any more."""
         self._is_lost = False
@@ -61,7 +85,7 @@ class Group:
         return self.rank == LEADER
 
     def check_launcher(self) -> None:
-        """See to it that torchrun still lives, if it has started this process.
+        """Check that the launcher, if one has started this process, still lives.
 
         Nobody would start the group again with one that goes on without, nor could a run in the
         same folder begin.
@@ -69,10 +93,10 @@ class Group:
         Raises:
             PeerLost: it has ended.
         """
-        if self._parent is not None and os.getppid() != self._parent:
+        if self._launcher is not None and os.getppid() != self._launcher:
             raise PeerLost(
                 f"process {self.rank} of {self.size}",
-                "torchrun, which has started it, has ended",
+                "the launcher that started it has ended",
                 "",
                 "the same command goes on from the newest checkpoint",
             )
@@ -131,7 +155,10 @@ class Group:
             return data if gives else b""
         buffer = np.frombuffer(data, np.uint8).copy() if gives else np.zeros(length, np.uint8)
         with _peers(self):
-            dist.broadcast(torch.from_numpy(buffer), source)
+            if self._sockets is None:
+                dist.broadcast(torch.from_numpy(buffer), source)
+            else:
+                self._sockets.broadcast(torch.from_numpy(buffer), source)
         return data if gives else buffer.tobytes()
 
     def swap(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -144,6 +171,9 @@ class Group:
             [sum of counts, n], in the order of processes.
         """
         _, own, n = rows.shape
+        if self._sockets is not None and rows.device.type == "cpu":
+            with _peers(self):
+                return self._sockets.swap(rows, counts)
         received = rows.new_empty(sum(counts) * n)
         with _peers(self):
             dist.all_to_all_single(
@@ -183,73 +213,112 @@ class Group:
 
 
 def is_launched() -> bool:
-    """Tell whether torchrun has started this process."""
-    return dist.is_torchelastic_launched()
+    """Tell whether torchrun has started this process.
+
+    Raises:
+        UsageError: its variables are incomplete.
+    """
+    return by_torchrun() is not None
 
 
 ALONE = Group()
 """A process that trains by itself."""
 
 
-def place_on_machine() -> tuple[int, int]:
-    """Return the number of this process on its machine, and how many there are of the group."""
-    if not is_launched():
-        return 0, 1
-    return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-
-
 @contextmanager
 def joined(device: torch.device, cut_after_s: int = CUT_AFTER_S) -> Iterator[Group]:
-    """Give the group that torchrun has made, if it has, and leave it at the end.
+    """Give the group that this process was started in, and leave it at the end.
 
     Args:
         device: what each process computes on.
         cut_after_s: seconds after which a machine counts as lost that gives no sign of life.
     Raises:
         PeerLost: the others cannot be reached.
+        UsageError: the environment describes no group.
     """
-    if not is_launched() or os.environ["WORLD_SIZE"] == "1":
-        yield Group()
+    launched, numbers = by_relume(), by_torchrun()
+    connected: AbstractContextManager[Group] = nullcontext(Group())
+    if launched is not None:
+        connected = _connected_by_relume(launched, device)
+    elif numbers is not None:
+        connected = _connected_by_torchrun(numbers, device, cut_after_s)
+    with connected as group:
+        try:
+            yield group
+        except RelumeError as error:
+            error.is_told = group.leave(error) and not group.leads
+            raise
+        else:
+            try:
+                group.leave()
+            except RelumeError as error:
+                error.is_told = not group.leads
+                raise
+
+
+@contextmanager
+def _connected_by_relume(launched: Launched, device: torch.device) -> Iterator[Group]:
+    """Give the group of processes that -gpus has started."""
+    try:
+        ends = {rank: socket.socket(fileno=number) for rank, number in launched.sockets.items()}
+    except OSError as error:
+        raise UsageError(
+            VARIABLE, f"names no sockets ({error.strerror})", "", "unset it"
+        ) from error
+    sockets = Sockets(launched.rank, ends, TIMEOUT.total_seconds())
+    group = Group(launched.rank, launched.size, "", sockets, launched.launcher)
+    try:
+        if launched.store is not None and device.type == "cuda" and group.size > 1:
+            with _peers(group):
+                # The file has no name: it ends with the processes, and no one else can open it.
+                store = FileStore(f"/proc/self/fd/{launched.store}", group.size)
+                dist.init_process_group(
+                    "nccl", timeout=TIMEOUT, store=store, rank=group.rank, world_size=group.size
+                )
+        yield group
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        sockets.close()
+
+
+@contextmanager
+def _connected_by_torchrun(
+    numbers: tuple[int, int, int, int], device: torch.device, cut_after_s: int
+) -> Iterator[Group]:
+    """Give the group of processes that torchrun has started, on one machine or several."""
+    rank, size, _, local_size = numbers
+    launcher = os.getppid()
+    if size == 1:
+        yield Group(launcher=launcher)
         return
-    has_several_machines = os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]
-    machine = os.uname().nodename if has_several_machines else ""
-    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), machine)
+    machine = os.uname().nodename if local_size != size else ""
+    group = Group(rank, size, machine, launcher=launcher)
     with _peers(group):
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        store = meet(group.rank, group.size, cut_after_s)
-        dist.init_process_group(
-            backend, timeout=TIMEOUT, store=store, rank=group.rank, world_size=group.size
-        )
+        store = meet(rank, size, cut_after_s)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
         notice_cuts(cut_after_s)
     try:
         yield group
-    except RelumeError as error:
-        error.is_told = group.leave(error) and not group.leads
-        raise
-    else:
-        try:
-            group.leave()
-        except RelumeError as error:
-            error.is_told = not group.leads
-            raise
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def _peers(group: Group) -> Iterator[None]:
-    """Turn what PyTorch says when another process is gone into an error of ours."""
+    """Turn what PyTorch and sockets raise when another process is gone into an error of ours."""
     try:
         yield
-    except RuntimeError as error:  # that of gloo and all of torch.distributed's own
+    # RuntimeError is gloo's, and the base of all of torch.distributed's own.
+    except (RuntimeError, ConnectionError, TimeoutError) as error:
         group.lose()
         reason = str(error).strip().splitlines()[0]
         raise PeerLost(
             f"process {group.rank} of {group.size}",
             f"another process of the group has ended, or does not answer ({reason})",
             "all of them",
-            "what that one has said tells why; torchrun begins the group again as often as "
-            "--max-restarts allows, and the same command goes on from the newest checkpoint",
+            "see what that process reported; the same command goes on from the newest checkpoint",
         ) from error
 
 
