@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: demo test check bench prove format clean
 
 demo: .venv/installed
-	$(BIN)/python -m relume.demo demo
+	$(BIN)/python -P -m relume.demo demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest -q -n auto --dist loadscope

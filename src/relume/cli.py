@@ -14,6 +14,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from relume import __version__
@@ -61,13 +62,15 @@ def main(arguments: list[str] | None = None) -> int:
 def program() -> NoReturn:
     """Run the command line of this process, and end the process.
 
-    No process that it starts imports modules from the current folder, where data lies.
-
     Python's end takes a process down, with another status, if a thread that nobody waits for
     comes back from C++ (OpenCV that decodes) meanwhile. All is written and said by then, so the
     process is ended without it.
     """
+    # No process that this one starts imports modules from the current folder, where data lies.
     os.environ["PYTHONSAFEPATH"] = "1"
+    # PyTorch makes this folder though it has nothing to keep in it; by default it has a name in
+    # the temporary folder that anyone can take first, with a file, and then no training begins.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.sep)
     status = main()
     others = [thread for thread in threading.enumerate() if thread != threading.main_thread()]
     if others and all(thread.daemon for thread in others):
@@ -122,10 +125,20 @@ def run(words: list[str], screen: Screen, in_own_process: bool = False) -> int:
     for name, flag in command.flags.items():
         if flag.needed and name not in given:
             raise UsageError(name, "is missing", f"{name} {flag.value}", _see(command))
+    _check_current_folder()
     if command.before and in_own_process:
         _function(command.before)(arguments, given, screen)
     status: int = _function(command.function)(arguments, given, screen)
     return status
+
+
+def _check_current_folder() -> None:
+    """Raise UsageError if the current folder is gone: libraries fail where there is none."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        found = f"the current folder is gone ({error.strerror})"
+        raise UsageError(".", found, "a folder", "cd to one that exists") from error
 
 
 def _separated(words: list[str]) -> tuple[list[str], Values]:

@@ -24,6 +24,8 @@ from relume.demo_pictures import CLASS_NAMES, write_data_set
 from relume.drawing import Label, draw_labels
 from relume.formats.cfg import read_cfg
 
+RELUME = (sys.executable, "-P", "-m", "relume")
+"""The command line; -P keeps modules in the current folder from being imported."""
 CFG = Path(__file__).with_name("demo_signs.cfg")
 MAX_BATCHES = read_cfg(CFG, "train").net.max_batches
 SEED = 1
@@ -113,9 +115,7 @@ def train_both() -> None:
 def start(arguments: list[str], log: str) -> subprocess.Popen[bytes]:
     """Start one relume command, its output added to a file."""
     with Path(log).open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "relume", *arguments], stdout=file, stderr=subprocess.STDOUT
-        )
+        return subprocess.Popen([*RELUME, *arguments], stdout=file, stderr=subprocess.STDOUT)
 
 
 def iterations_done(run: str) -> int:
@@ -167,7 +167,7 @@ def detect() -> tuple[int, int, int]:
     weights = "killed/signs_final.weights"
     arguments = ["detector", "test", "obj.data", "signs.cfg", weights, "-out", "predictions.json"]
     subprocess.run(
-        [sys.executable, "-m", "relume", *arguments],
+        [*RELUME, *arguments],
         input=Path("valid.txt").read_bytes(),
         stdout=subprocess.DEVNULL,
         check=True,

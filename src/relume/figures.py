@@ -9,9 +9,15 @@ from contextlib import contextmanager
 # A notebook asks every program it starts for a backend of its own, which need not exist here.
 os.environ["MPLBACKEND"] = "agg"
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+# Matplotlib looks for its settings in the current folder first, where data lies; not here.
+_exists = os.path.exists
+os.path.exists = lambda path: path != "matplotlibrc" and _exists(path)
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+finally:
+    os.path.exists = _exists
 
 __all__ = ["COLOURS", "Axes", "Figure", "fixed_style", "png"]
 

@@ -77,7 +77,7 @@ def _inodes(pid: int) -> set[str]:
 
 def _reachable(pid: int) -> list[tuple[str, str, str]]:
     """Return kind, inode and address of what is reachable in a process's network namespace."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     for kind in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "unix"):
         for line in _lines(Path(f"/proc/{pid}/net/{kind}")):
             if kind == "unix":

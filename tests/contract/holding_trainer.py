@@ -15,7 +15,7 @@ from relume.model.network import Network
 from relume.train import loop, step
 from relume.train.partial import Share
 
-PROGRAM = (sys.executable, "-m", "tests.contract.holding_trainer")
+PROGRAM = (sys.executable, "-P", "-m", "tests.contract.holding_trainer")
 HOLDS_IN = "HOLDS_IN"
 """Names the iteration, in the environment; the first subdivision of it is done before."""
 POLL_S = 0.01

@@ -33,6 +33,7 @@ LONG_TESTS = (
         )
     ),
     "tests/attacks/test_crafted_checkpoints.py",
+    "tests/attacks/test_code_in_data_folder.py",
     "tests/checking/test_fuzz.py",
     "tests/data/test_order_of_every_size.py",
     "tests/distributed/test_plan.py",

@@ -25,7 +25,7 @@ from relume.errors import TEMPORARY_FAILURE, Unavailable, UsageError
 from relume.screen import Screen
 from relume.spec import check_settings
 
-PROGRAM = (sys.executable, "-P", "-m", "relume")
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "relume")
 """What each process runs; -P keeps modules in the current folder from being imported."""
 PATIENCE_S = 5
 """After one process has failed: the others, which notice it, have so long to end by themselves."""
