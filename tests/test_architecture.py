@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {
         *("errors", "formats", "schedule", "spec", "lists", "data", "model", "checkpoint"),
         *("distributed", "kernels", "figures", "draws", "evaluate", "control_characters"),
+        "memory",
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
     "figures": set(),
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         "",
         "errors",
+        "memory",
         "screen",
         "command_table",
         "refused",

@@ -33,6 +33,7 @@ from relume.errors import (
     Unavailable,
     UsageError,
 )
+from relume.memory import is_out_of_memory
 from relume.refused import REFUSED_COMMANDS, REFUSED_FLAGS
 from relume.screen import Screen
 
@@ -55,6 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         screen.warn("interrupted")
         return INTERRUPTED
+    except Exception as error:  # of Python, PyTorch or OpenCV
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        screen.error(
+            f"memory: ran out ({reason}); what was saved before is whole; free some memory"
+        )
+        return USER_ERROR
     finally:
         screen.close()
 

@@ -23,6 +23,7 @@ from relume.detection import Detection, draw_detections, edges_px
 from relume.errors import Undecodable, WeightsError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_names
+from relume.formats.net_memory import check_memory, least_detecting_bytes
 from relume.formats.sections import Cfg
 from relume.model.detect import Detections, detect_image
 from relume.model.inference import run_fused
@@ -129,7 +130,10 @@ def load_network(cfg: Cfg, path: str) -> Network:
 
     Raises:
         WeightsError, Damaged: as read_whole_weights; or a weight is NaN or infinite.
+        CfgError: the net and one picture need more memory than there is.
     """
+    what = f"one picture of {cfg.net.width}x{cfg.net.height}"
+    check_memory(cfg, least_detecting_bytes(cfg), what, "lower width and height")
     weights = read_whole_weights(cfg, path)
     check_finite(weights.arrays, path)
     network = Network(cfg, seed=None)

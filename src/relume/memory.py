@@ -11,6 +11,8 @@ CGROUP_1 = (
 )
 CGROUP_2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 """Files of a control group: the limit, what is used, and what of that is page cache."""
+OPENCV_NO_MEMORY = -4
+"""Error::StsNoMem, the code of cv2.error."""
 RLIMITS = (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5))
 """Limits of a process, and the column of /proc/self/statm that counts against each."""
 
@@ -19,6 +21,17 @@ def free_memory_bytes(with_swap: bool = False) -> int:
     """Return the memory that can still be taken within all limits; a large number if unknown."""
     free = _free_in_machine(("MemAvailable:", "SwapFree:") if with_swap else ("MemAvailable:",))
     return max(min(free, *_left_of_limits(), *left_in_cgroups(_text("/proc/self/cgroup"))), 0)
+
+
+def total_memory_bytes() -> int:
+    """Return the memory that there is at most, whoever uses it now; a large number if unknown.
+
+    That of the machine with its swap, within the limits of this process and its control groups.
+    """
+    limits = [limit for limit, _ in _limits()]
+    swap = _in_machine(("SwapTotal:",))
+    groups = [left + swap for left in left_in_cgroups(_text("/proc/self/cgroup"))]
+    return min(_in_machine(("MemTotal:", "SwapTotal:")) or sys.maxsize, *limits, *groups)
 
 
 def left_in_cgroups(memberships: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -62,11 +75,7 @@ def _left_in(folder: Path, limit: str, used: str, cached: tuple[str, ...]) -> li
 
 
 def _free_in_machine(counted: tuple[str, ...]) -> int:
-    free = 0
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith(counted):
-            free += int(line.split()[1]) * 1024
-    if free:
+    if free := _in_machine(counted):
         return free
     names = getattr(os, "sysconf_names", {})
     if "SC_AVPHYS_PAGES" not in names:
@@ -74,18 +83,39 @@ def _free_in_machine(counted: tuple[str, ...]) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether Python, PyTorch or OpenCV reports with an error that memory is short."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # PyTorch's, of a GPU
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or getattr(error, "code", None) == OPENCV_NO_MEMORY
+    )
+
+
+def _in_machine(counted: tuple[str, ...]) -> int:
+    """Return the sum of lines of /proc/meminfo in bytes; 0 where there is no such file."""
+    lines = _text("/proc/meminfo").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(counted))
+
+
 def _left_of_limits() -> list[int]:
+    return [limit - used for limit, used in _limits()]
+
+
+def _limits() -> list[tuple[int, int]]:
+    """Return limits of this process in bytes, and what of each is used."""
+    limits = [(sys.maxsize, 0)]
     try:
         import resource  # not on Windows
     except ImportError:
-        return [sys.maxsize]
+        return limits
     used_pages = _text("/proc/self/statm").split()
-    left = [sys.maxsize]
     for name, column in RLIMITS:
         limit, _ = resource.getrlimit(getattr(resource, name))
         if limit != resource.RLIM_INFINITY and used_pages:
-            left.append(limit - int(used_pages[column]) * resource.getpagesize())
-    return left
+            limits.append((limit, int(used_pages[column]) * resource.getpagesize()))
+    return limits
 
 
 def _text(path: str) -> str:

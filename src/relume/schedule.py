@@ -19,6 +19,7 @@ FULL_SIZE_AT_END = 100
 """The last iterations are trained at the largest size."""
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def learning_rate(net: Net, iteration: int) -> float:
     """Return the rate that Darknet applies in update `iteration` (>= 1).
 
@@ -63,6 +64,8 @@ def _rate_after_steps(net: Net, iteration: int) -> float:
 
 def _rate_in_cycle(net: Net, iteration: int) -> float:
     start, cycle = 0, net.sgdr_cycle
+    if net.sgdr_mult == 1:  # all cycles are alike: no need to count them one by one
+        start = (iteration - 1) // cycle * cycle
     while start + cycle < iteration:
         start += cycle
         cycle *= net.sgdr_mult
@@ -72,6 +75,7 @@ def _rate_in_cycle(net: Net, iteration: int) -> float:
     return _float32(float(low) + 0.5 * span * (1 + math.cos(part)))
 
 
+@np.errstate(over="ignore")
 def input_size(cfg: Cfg, seed: int, iteration: int) -> tuple[int, int]:
     """Return (width, height) in pixels of the network's input in update `iteration` (>= 1).
 
@@ -126,6 +130,18 @@ def is_evaluated(net: Net, interval: int, iteration: int) -> bool:
     """
     behind_first = iteration - max(net.burn_in, interval)
     return iteration == net.max_batches or (behind_first >= 0 and behind_first % interval == 0)
+
+
+def count_evaluations(net: Net, interval: int, iteration: int) -> int:
+    """Return how many states after `iteration` are evaluated."""
+
+    def at_intervals(until: int) -> int:
+        return max((until - max(net.burn_in, interval)) // interval + 1, 0)
+
+    if iteration >= net.max_batches:
+        return 0
+    before_last = net.max_batches - 1
+    return at_intervals(before_last) - at_intervals(iteration) + 1
 
 
 def next_evaluation(net: Net, interval: int, iteration: int) -> int:

@@ -4,7 +4,6 @@
 the first iteration. A test proves that nothing in Operation changes a bit.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from relume.formats.data_files import (
     read_names,
     resolve,
 )
+from relume.formats.keys import number
 from relume.formats.lexer import excerpt
 from relume.formats.sections import Cfg
 from relume.lists.identity import list_identity
@@ -41,6 +41,8 @@ AUTO = "auto"
 EPOCH, REPLACEMENT = "epoch", "replacement"
 """The values of `sampling`: every picture once an epoch, or each drawn by itself."""
 
+_MOST_GIGABYTES = 1e12
+"""More than all disks have."""
 STOP, SKIP = "stop", "skip"
 """The values of `bad`. Neither changes a number: where a run stops there is none."""
 
@@ -349,12 +351,12 @@ def cache_gigabytes(data_file: DataFile) -> float:
 def _gigabytes(data_file: DataFile, key: str, default: str, needed: str) -> float:
     text = data_file.text(key, default)
     try:
-        gigabytes = float(text)
+        gigabytes = number(0, _MOST_GIGABYTES)(text)
     except ValueError:
         gigabytes = 0.0
-    if not 0 < gigabytes < math.inf:
+    if not gigabytes:
         place = f"{data_file.path}:{data_file.lines[key]}"
-        raise DataFileError(place, f"{key}={text}", needed)
+        raise DataFileError(place, f"{key}={excerpt(text)}", needed)
     return gigabytes
 
 

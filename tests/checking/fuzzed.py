@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.checking.boxes import findings_of_boxes, findings_of_sizes, useless_boxes
-from relume.checking.cost import findings_of_disk, least_bytes, parameter_bytes
+from relume.checking.cost import findings_of_disk
 from relume.checking.findings import Finding, grouped, table_lines
 from relume.checking.known import read_known
 from relume.checking.label_lines import box_set, read_all_lines
@@ -19,6 +19,7 @@ from relume.checking.settings import batch_made_smaller, findings_of_cfg, read_s
 from relume.control_characters import escape_controls
 from relume.errors import RelumeError
 from relume.formats.data_files import read_image_list, read_labels, read_names
+from relume.formats.net_memory import least_training_bytes, weights_bytes
 from relume.spec import Flags, read_spec
 from tests.cfg_texts import small_cfg
 from tests.checking.damaged import drawn, encoded, turned
@@ -181,8 +182,9 @@ class Reader:
         if settings.cfg is not None:
             findings += batch_made_smaller(settings.cfg)
             findings += findings_of_cfg(settings.cfg, settings.names, 5)
-            least_bytes(settings.cfg)
-            parameter_bytes(settings.cfg)
+            net = settings.cfg.net
+            least_training_bytes(settings.cfg, 1, net.width, net.height)
+            weights_bytes(settings.cfg)
             if settings.operation is not None:
                 findings += findings_of_disk(settings.cfg, settings.operation)
         told(findings)

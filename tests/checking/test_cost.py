@@ -11,12 +11,12 @@ from relume.checking.cost import (
     findings_of_cost,
     findings_of_disk,
     memory_bytes,
-    parameter_bytes,
     seconds_left,
     too_large,
 )
 from relume.checking.findings import Verdict
 from relume.formats.cfg import parse_cfg
+from relume.formats.net_memory import weights_bytes
 from relume.formats.sections import Cfg
 from relume.schedule import input_size
 from relume.spec import Operation
@@ -52,7 +52,7 @@ def test_memory_grows_with_the_largest_size_and_with_adam() -> None:
     width, height = input_size(large, 0, 1)
     assert grown == pytest.approx(held * (width * height / 64**2 - 1), abs=2)
     adam = memory_bytes(cfg_of(adam=1), 0, TRIAL) - memory_bytes(one, 0, TRIAL)
-    assert adam == 3 * parameter_bytes(one)
+    assert adam == 3 * weights_bytes(one)
 
 
 def test_too_little_memory_is_a_warning() -> None:

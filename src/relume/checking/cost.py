@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relume.checking.findings import Finding, Verdict
-from relume.formats.layer_shapes import layer_sizes
-from relume.formats.sections import Cfg, Convolutional
-from relume.formats.weights import layout
+from relume.formats.net_memory import least_training_bytes, weights_bytes
+from relume.formats.sections import Cfg
 from relume.schedule import input_size
 from relume.spec import Operation
 
@@ -40,24 +39,6 @@ class Trial:
         return self.images * self.width * self.height
 
 
-def parameter_bytes(cfg: Cfg) -> int:
-    """Return the bytes of all arrays of a weights file."""
-    return sum(spec.size_bytes for spec in layout(cfg))
-
-
-def least_bytes(cfg: Cfg) -> int:
-    """Return what training on one image at the cfg's own size takes at the very least.
-
-    Weights, gradients and momentum; and the output of every convolution, kept for backward.
-    """
-    net = cfg.net
-    sizes = layer_sizes(cfg, net.width, net.height)
-    held = net.channels * net.width * net.height
-    for layer, (channels, height, width) in zip(cfg.layers, sizes, strict=True):
-        held += channels * height * width * isinstance(layer, Convolutional)
-    return 3 * parameter_bytes(cfg) + 4 * held
-
-
 def largest_size(cfg: Cfg, seed: int) -> tuple[int, int]:
     """Return (width, height) of the largest input: that of the first iteration."""
     return input_size(cfg, seed, 1)
@@ -75,7 +56,7 @@ def memory_bytes(cfg: Cfg, seed: int, trial: Trial) -> int:
     moments = 2 if cfg.net.adam else 1
     copies = 1 + moments + 1 + levels + 2 * (1 + moments)
     held = trial.held_bytes * pixels / trial.pixels
-    return int(copies * parameter_bytes(cfg) + 1.5 * held + LIBRARIES_BYTES)
+    return int(copies * weights_bytes(cfg) + 1.5 * held + LIBRARIES_BYTES)
 
 
 def seconds_left(
@@ -104,7 +85,7 @@ def seconds_left(
 
 def too_large(cfg: Cfg, free_bytes: int) -> Finding | None:
     """Return that one image alone does not fit into memory, if it does not."""
-    least = least_bytes(cfg)
+    least = least_training_bytes(cfg, 1, cfg.net.width, cfg.net.height)
     if least <= free_bytes:
         return None
     what = "one image at a time takes more memory than is free"
@@ -157,7 +138,7 @@ def findings_of_disk(cfg: Cfg, operation: Operation, measures: bool = False) -> 
             ERROR, what, str(operation.backup), "", "set another backup= in the data file"
         )
         return
-    arrays = parameter_bytes(cfg)
+    arrays = weights_bytes(cfg)
     whole = (3 if cfg.net.adam else 2) * arrays + 48 * cfg.net.max_batches
     milestones = cfg.net.max_batches // operation.saveweights
     with_state = milestones if operation.keepstate is None else operation.keepstate

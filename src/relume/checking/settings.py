@@ -22,8 +22,9 @@ from relume.formats.data_files import (
 )
 from relume.formats.layer_shapes import wrong_heads
 from relume.formats.lexer import Section, decode_text, excerpt, split_sections
-from relume.formats.places import is_url, read_regular
+from relume.formats.places import is_url
 from relume.formats.sections import Cfg
+from relume.formats.text_files import read_text
 from relume.spec import (
     Flags,
     Operation,
@@ -177,7 +178,7 @@ def _cfg(path: str) -> tuple[Cfg | None, list[Finding]]:
     what, dropped = "the cfg cannot be used", set[int]()
     findings: list[Finding] = []
     try:
-        lines = decode_text(read_regular(path)).split("\n")
+        lines = decode_text(read_text(path)).split("\n")
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         return None, [Finding(ERROR, what, path, f"cannot be read ({found})")]

@@ -46,7 +46,7 @@ from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.memory import free_memory_bytes
-from relume.schedule import evaluation_interval, is_evaluated
+from relume.schedule import count_evaluations, evaluation_interval
 from relume.screen import Screen
 from relume.spec import SKIP, Flags
 from relume.train import environment
@@ -278,8 +278,7 @@ def _measured(found: Check, cfg: Cfg, flags: Flags) -> int:
     pictures = len(found.train.pictures.entries)
     measured_on = len(found.valid.pictures.entries) if found.valid else pictures
     interval = evaluation_interval(cfg.net, pictures, flags.map_epochs)
-    left = range(found.done + 1, cfg.net.max_batches + 1)
-    return measured_on * sum(is_evaluated(cfg.net, interval, iteration) for iteration in left)
+    return measured_on * count_evaluations(cfg.net, interval, found.done)
 
 
 def _trial(cfg: Cfg, device: torch.device) -> Trial:

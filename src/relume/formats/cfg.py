@@ -28,7 +28,6 @@ from relume.formats.keys import (
 )
 from relume.formats.layer_shapes import check_shapes, layer_sizes
 from relume.formats.lexer import Option, Section, decode_text, excerpt, split_sections
-from relume.formats.places import read_regular
 from relume.formats.sections import (
     Cfg,
     Convolutional,
@@ -41,6 +40,7 @@ from relume.formats.sections import (
     Upsample,
     Yolo,
 )
+from relume.formats.text_files import read_text
 
 __all__ = ["Purpose", "layer_sizes", "parse_cfg", "read_cfg", "recipe_keys"]
 
@@ -57,7 +57,7 @@ def read_cfg(path: str | Path, purpose: Purpose) -> Cfg:
         CfgError: the file cannot be read, or parse_cfg refuses it.
     """
     try:
-        data = read_regular(path)
+        data = read_text(path)
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
         raise CfgError(path, f"cannot be read ({found})", "a .cfg file is needed") from error

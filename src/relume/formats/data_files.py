@@ -10,7 +10,6 @@ Not covered: pictures (data/image.py), and what the keys of a .data file do (spe
 
 import difflib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,10 @@ from relume.formats.places import (
     RemoteFile,
     local_path,
     read_file,
-    read_regular,
     remote_path,
 )
 from relume.formats.rows import Listed
+from relume.formats.text_files import LARGEST_TEXT_BYTES, read_list, read_text
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
@@ -45,6 +44,10 @@ _LABEL_FOLDERS = tuple(
     )
 )
 PICTURE_ENDINGS = words(".jpg .JPG .jpeg .JPEG .png .PNG .bmp .BMP .ppm .PPM .tiff .TIFF")
+LONGEST_VALUE = 4096
+"""Letters of a value in a data file: as many as the bytes of a path on Linux."""
+LONGEST_NAME = 1000
+"""Letters of the name of a class."""
 ANY_CLASS = 100_000
 """More classes than there are, where nothing says how many."""
 
@@ -153,6 +156,9 @@ def parse_data_file(numbered: Iterable[tuple[int, str]], path: str | Path) -> Da
         if not (key and value):
             place, found = f"{path}:{line}", f"'{excerpt(text)}' has no value"
             raise DataFileError(place, found, "an option is written key = value")
+        if len(value) > LONGEST_VALUE:
+            found = f"{excerpt(key)} has {len(value):,} letters"
+            raise DataFileError(f"{path}:{line}", found, f"at most {LONGEST_VALUE:,}")
         if key not in KEYS:
             near = difflib.get_close_matches(key[:60], KEYS, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(KEYS)}"
@@ -181,13 +187,17 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """Return the class names, one a line; blank lines count except at the end.
 
     Raises:
-        DataFileError: unreadable, no text, or no name.
+        DataFileError: unreadable, no text, no name, or a name of more than LONGEST_NAME letters.
     Source:
         AlexeyAB/darknet src/data.c get_labels.
     """
-    names = [line.strip() for line in _text_lines(path, errors="replace")]
+    names = [line.strip() for line in _text_lines(path, read_text, errors="replace")]
     if any("\0" in name for name in names):  # a picture or weights, by a slip of the hand
         raise DataFileError(path, "is no text", "one class name a line is needed")
+    for line, name in enumerate(names, 1):
+        if len(name) > LONGEST_NAME:
+            found = f"a name of {len(name):,} letters"
+            raise DataFileError(f"{path}:{line}", found, f"at most {LONGEST_NAME:,}")
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -247,7 +257,8 @@ def listed_entries(path: str | Path) -> list[tuple[int, str]]:
     Raises:
         DataFileError: unreadable, or no such line.
     """
-    numbered = [(line, text) for line, text in numbered_lines(path) if text.strip()]
+    lines = enumerate(_text_lines(path, read_list), 1)
+    numbered = [(line, text) for line, text in lines if text.strip()]
     if not numbered:
         raise DataFileError(path, "lists no picture", "one path a line is needed")
     return numbered
@@ -302,7 +313,7 @@ def parse_labels(data: bytes | None, classes: int, path: Path) -> Boxes:
     Raises:
         LabelError: as read_labels.
     """
-    return NO_BOXES if data is None else _boxes(_label_words(data), classes, path)
+    return NO_BOXES if data is None else _boxes(_label_words(data, path), classes, path)
 
 
 def _boxes(lines: list[tuple[int, list[bytes]]], classes: int, path: Path) -> Boxes:
@@ -317,15 +328,18 @@ def label_lines(path: Path) -> list[tuple[int, list[bytes]]] | None:
         LabelError: it cannot be read.
     """
     try:
-        data = read_file(path)
+        data = read_file(path) if isinstance(path, RemoteFile) else read_text(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise LabelError(path, f"cannot be read ({_reason(error)})") from error
-    return _label_words(data)
+    return _label_words(data, path)
 
 
-def _label_words(data: bytes) -> list[tuple[int, list[bytes]]]:
+def _label_words(data: bytes, path: Path) -> list[tuple[int, list[bytes]]]:
+    if len(data) > LARGEST_TEXT_BYTES:
+        found = f"{len(data):,} bytes"
+        raise LabelError(path, found, f"a label file has at most {LARGEST_TEXT_BYTES:,}")
     lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1)
     return [(number, texts) for number, line in lines if (texts := line.split())]
 
@@ -361,16 +375,18 @@ def candidate_paths(text: str, folder: str) -> Iterator[str]:
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the lines that are not empty."""
-    for number, line in enumerate(_text_lines(path), 1):
+    """Yield number and text of the lines of a data file that are not empty."""
+    for number, line in enumerate(_text_lines(path, read_text), 1):
         if line:
             yield number, line
 
 
-def _text_lines(path: str | Path, errors: str = "surrogateescape") -> list[str]:
+def _text_lines(
+    path: str | Path, read: Callable[[str | Path], bytes], errors: str = "surrogateescape"
+) -> list[str]:
     """Return all lines; by default bytes that are no UTF-8 stay what the file system knows."""
     try:
-        data = read_regular(path, sys.maxsize)
+        data = read(path)
     except (OSError, ValueError) as error:
         raise DataFileError(path, f"cannot be read ({_reason(error)})") from error
     lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()

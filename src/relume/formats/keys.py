@@ -19,6 +19,8 @@ Neutral = float | str | None
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST = 2**31 - 1
+_LARGEST_FLOAT = 3.4028234663852886e38
+"""Darknet's numbers are float32."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ def integer(low: int = -_LARGEST, high: int = _LARGEST) -> Callable[[str], int]:
     return convert
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+def number(low: float = -_LARGEST_FLOAT, high: float = _LARGEST_FLOAT) -> Callable[[str], float]:
     """Return a converter for one finite number in low..high."""
 
     def convert(text: str) -> float:
@@ -175,7 +177,7 @@ READ: Mapping[str, Mapping[str, Converter]] = {
     "dropout": {"probability": number(0, _BELOW_ONE)},
     "yolo": {
         "classes": integer(1),
-        "num": integer(1),
+        "num": integer(1, 1000),
         "mask": several(integer(0)),
         "anchors": several(number(_POSITIVE)),
         "max": integer(1),
@@ -183,7 +185,7 @@ READ: Mapping[str, Mapping[str, Converter]] = {
         "resize": number(0.1, 10),
         "ignore_thresh": number(),
         "truth_thresh": number(),
-        "random": number(0),
+        "random": number(0, 1000),
         "scale_x_y": number(_POSITIVE),
         "iou_normalizer": number(),
         "obj_normalizer": number(),

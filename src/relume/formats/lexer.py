@@ -16,6 +16,8 @@ from relume.errors import CfgError
 
 _BLANKS = str.maketrans("", "", " \t\r\n")
 _COMMENT = re.compile(r"[#;].*", re.DOTALL)
+MOST_SECTIONS = 10_000
+"""Of a cfg; the longest of Darknet's has 300."""
 LONGEST_PATH_SHOWN = 300
 """Letters of a path in a message; a longer one is hardly a path."""
 _SPACE_BETWEEN_VALUES = re.compile(r"[\w.][ \t]+[\w.+-]")
@@ -57,7 +59,8 @@ def split_sections(text: str, path: str) -> list[Section]:
     """Return the sections of a cfg in order.
 
     Raises:
-        CfgError: a line is neither section, comment nor option; or an option has no section.
+        CfgError: a line is neither section, comment nor option; an option has no section; or
+            there are more than MOST_SECTIONS.
     Source:
         AlexeyAB/darknet src/parser.c read_cfg, src/option_list.c read_option, src/utils.c strip.
     """
@@ -71,6 +74,8 @@ def split_sections(text: str, path: str) -> list[Section]:
         if bare.startswith("["):
             if not bare.endswith("]"):
                 raise CfgError(place, f"'{shown}' is no section", "a section is written [name]")
+            if len(sections) == MOST_SECTIONS:
+                raise CfgError(place, "one more section", f"at most {MOST_SECTIONS:,} in a cfg")
             sections.append(Section(bare[1:-1], number, {}))
             continue
         option = _split_option(line, bare, number, place)

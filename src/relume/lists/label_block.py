@@ -21,7 +21,8 @@ import xxhash
 from relume.checkpoint.tensors import bytes_of
 from relume.errors import RelumeError
 from relume.formats.data_files import Boxes, ImageList, label_path, parse_labels
-from relume.formats.places import is_url, read_regular
+from relume.formats.places import is_url
+from relume.formats.text_files import read_text
 from relume.lists.label_files import never_used
 from relume.lists.sealed import read_sealed, write_sealed
 
@@ -197,7 +198,7 @@ def _read_row(path: Path, classes: int, stamp: int, absent: bool) -> tuple[Any, 
 
 def _read(path: Path) -> bytes | None:
     try:
-        return read_regular(path)
+        return read_text(path)
     except FileNotFoundError:
         return None
 

@@ -30,6 +30,7 @@ from relume.formats.data_files import ImageList, Remote, all_local, candidate_pa
 from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
 from relume.formats.places import regular
 from relume.formats.rows import Rows
+from relume.formats.text_files import CHUNK_BYTES, checked_lines
 from relume.lists.identity import common_folder, identity_of
 from relume.lists.sealed import read_sealed, write_sealed
 
@@ -37,7 +38,6 @@ COMPARED_AT_START = 100_000
 """Entries up to which all pictures are looked for, and all labels read, at every start."""
 EVERY = 16
 """Entries from one known beginning to the next: half a byte of memory each, and as fast."""
-CHUNK_BYTES = 1 << 20
 MAGIC = b"relume list 1\n"
 BOM = b"\xef\xbb\xbf"
 _MAY_BE_BLANK = frozenset(b"\t\v\f\x1c\x1d\x1e\x1f ") | {0xC2, 0xE1, 0xE2, 0xE3}
@@ -106,7 +106,11 @@ class ListFile:
         self._seen = self._stamp()
 
     def digest(self) -> tuple[str, int]:
-        """Return XXH3-128 of all bytes, and how many line breaks there are at most."""
+        """Return XXH3-128 of all bytes, and how many line breaks there are at most.
+
+        Raises:
+            DataFileError: a line is longer than any path.
+        """
         hasher, breaks = xxhash.xxh3_128(), 0
         for chunk in self._chunks():
             hasher.update(chunk)
@@ -152,6 +156,9 @@ class ListFile:
         return data
 
     def _chunks(self) -> Iterator[bytes]:
+        return checked_lines(self._pieces(), self.path)
+
+    def _pieces(self) -> Iterator[bytes]:
         offset = 0
         while chunk := os.pread(self._descriptor, CHUNK_BYTES, offset):
             yield chunk

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from relume.formats import sections
 from relume.formats.layer_shapes import IMAGE, layer_sources
+from relume.formats.net_memory import check_memory, weights_bytes
 from relume.formats.sections import Cfg
 from relume.model.layers import BATCH_NORM_EPS, Convolutional, Dropout, Head, build_layer
 
+FEWER_FILTERS = "lower filters or size of its layers"
 Statistics = dict[int, tuple[Tensor, Tensor]]
 """Layer -> (mean, unbiased variance) of every batch norm in layer order, of one subdivision."""
 
@@ -39,9 +41,12 @@ class Network(nn.Module):
     Args of the constructor:
         seed: determines the initial weights and the masks of [dropout]; None leaves the
             weights zero, for a network that is filled at once and never trained.
+    Raises:
+        CfgError: the weights alone need more memory than there is.
     """
 
     def __init__(self, cfg: Cfg, seed: int | None = 0) -> None:
+        check_memory(cfg, weights_bytes(cfg), "the weights", FEWER_FILTERS)
         super().__init__()
         self.cfg = cfg
         self._sources = layer_sources(cfg)

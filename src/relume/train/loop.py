@@ -30,6 +30,7 @@ from relume.train.capture import capture, install
 from relume.train.evaluation import evaluated, evaluation_due, is_finished
 from relume.train.evidence import with_evidence
 from relume.train.journal import Journal, record_of
+from relume.train.memory import check_training_memory, memory_errors_named
 from relume.train.optimizer import build_optimizer
 from relume.train.partial import Partial, with_partial
 from relume.train.step import Report, train_subdivision, update, updated_average
@@ -111,8 +112,10 @@ def begin(spec: RunSpec, start: TrainState, device: torch.device, group: Group =
         group: the processes that train it together, all from this state.
     Raises:
         Mismatch: if `start` does not fit the network.
+        CfgError: its mini-batches can fit into no memory here.
     """
     recipe = spec.recipe
+    check_training_memory(recipe.cfg, recipe.seed, device)
     network = Network(recipe.cfg, recipe.seed).to(device).train()
     optimizer = build_optimizer(network.trained_parameters(), recipe.cfg.net)
     pictures, partial = install(start, network, optimizer, len(recipe.labels))
@@ -283,13 +286,15 @@ def _complete(spec: RunSpec, live: Live, batches: Iterator[MiniBatch], stop: Sto
     """
     share = share_of(live.group, live.partial, live.network)
     has_stopped, trouble = False, None
+    place = f"iteration {live.state.iteration + 1}"
     try:
         while not share.is_complete:
-            mini_batch = None if stop.is_due() else next(batches, None)
-            if mini_batch is None:
-                has_stopped = True
-                break
-            train_subdivision(live.network, share, mini_batch)
+            with memory_errors_named(place):
+                mini_batch = None if stop.is_due() else next(batches, None)
+                if mini_batch is None:
+                    has_stopped = True
+                    break
+                train_subdivision(live.network, share, mini_batch)
     except RelumeError as error:
         trouble = error
     told = Told(share.done, stop.wish(has_stopped), trouble)
