@@ -286,6 +286,37 @@ def _writes(call: ast.Call) -> bool:
     return last in WRITING_CALLS and owner.partition(".")[0] not in {"storage", *HARMLESS_OWNERS}
 
 
+READ_OTHERWISE = {
+    "formats/places": "the one way to open a file for reading",
+    "memory": "files of the kernel, which have no size and never wait",
+    "train/environment": "a file of the kernel",
+    "demo": "reads only what it has just written",
+}
+"""Modules that open files for reading by other means than places.py, and why."""
+
+
+@pytest.mark.parametrize("module", modules())
+def test_only_regular_files_are_opened_for_reading(module: str) -> None:
+    """Whatever else opens a file may wait for ever (a pipe), or read without end (a device)."""
+    reading = [ast.unparse(call) for call in calls_of(module) if _reads(call)]
+
+    assert module in READ_OTHERWISE or reading == []
+
+
+def _reads(call: ast.Call) -> bool:
+    """Tell whether a call opens a file for reading, judged by its name and arguments."""
+    name = dotted(call.func)
+    owner, _, last = name.rpartition(".")
+    text = ast.unparse(call)
+    if last in {"open", "fdopen", "FileIO"}:
+        writes = _writes(call) or "os.devnull" in text
+        descends = owner == "os" and "dir_fd" in text  # disk.py and run_lock.py look themselves
+        return not (writes or descends or owner in {"archive", "system"})
+    if last in {"read_bytes", "read_text"}:
+        return isinstance(call.func, ast.Attribute) and owner != "patience"
+    return last in {"loadtxt", "fromfile", "memmap", "imread"} or name in {"np.load", "torch.load"}
+
+
 @pytest.mark.parametrize("module", modules())
 def test_modules_and_classes_are_named_after_what_they_do(module: str) -> None:
     classes = {n.name.lower() for n in ast.walk(tree_of(module)) if isinstance(n, ast.ClassDef)}
@@ -332,6 +363,26 @@ def test_the_checks_notice_what_they_forbid() -> None:
         assert not _writes(call(text)), text
     for text in ("storage.write_durably(path, data)", "storage.DISK.rename(a, b)"):
         assert _writes_by_storage(call(text)), text
+
+
+def test_the_check_of_readers_notices_what_it_forbids() -> None:
+    def call(text: str) -> ast.Call:
+        node = ast.parse(text, mode="eval").body
+        assert isinstance(node, ast.Call)
+        return node
+
+    for text in (
+        *("open('x')", "path.open('rb')", "path.open()", "path.read_bytes()", "io.open(x, 'rb')"),
+        *("(a / 'b').read_text()", "os.open(p, os.O_RDONLY)", "np.load(p)", "np.fromfile(p)"),
+        *("cv2.imread(p)", "Path(p).open(mode='rb')"),
+    ):
+        assert _reads(call(text)), text
+    for text in (
+        *("open_regular(path)", "read_regular(p)", "read_bytes(p)", "open('x', 'wb')"),
+        *("patience.read_bytes(p, place, name)", "file.read()", "os.open(os.devnull, os.O_WRONLY)"),
+        "os.open(p, os.O_RDONLY, dir_fd=folder)",
+    ):
+        assert not _reads(call(text)), text
 
 
 def test_make_prove_runs_every_file_of_long_tests() -> None:

@@ -13,9 +13,11 @@ import xxhash
 
 from relume.checking.lists import whole_name
 from relume.checking.pictures import Facts, Looked, decoder
-from relume.formats.places import RemoteFile
+from relume.formats.places import RemoteFile, read_regular
 
 FORMAT = 1
+MOST_BYTES = 256 << 20
+"""That are read: those of a million pictures. Parsed they take several times as much memory."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def known_path(cache: Path, name: str) -> Path:
 def read_known(path: Path, channels: int) -> KnownPictures:
     """Return what a file holds; nothing if it is missing, damaged or does not apply."""
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_regular(path, MOST_BYTES))
         content = stored["content"]
         if stored["xxh3-128"] != _digest(content) or content["head"] != _head(channels):
             return KnownPictures()

@@ -1,6 +1,7 @@
 """The lists of pictures that a data file names: every line, whether it leads to a file or not."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from relume.checking.paths import explained
 from relume.errors import DataFileError, RelumeError
 from relume.formats.data_files import DataFile, label_path, listed_entries, resolve
 from relume.formats.lexer import excerpt
-from relume.formats.places import RemoteFile, is_url
+from relume.formats.places import RemoteFile, is_url, read_regular
 from relume.spec import cache_folder, cache_gigabytes
 from relume.training_set import list_on_disk
 
@@ -103,7 +104,7 @@ def same_list(data_file: DataFile) -> bool:
 
 def text_findings(path: Path, name: str) -> Iterator[Finding]:
     """Yield what else is to be said of a text file that could be read, under its name."""
-    data = path.read_bytes()
+    data = read_regular(path, sys.maxsize)
     if data.startswith(b"\xef\xbb\xbf"):
         what = "begins with a byte order mark, which Darknet takes for text; relume drops it"
         yield Finding(NOTE, what, name)

@@ -3,7 +3,6 @@
 What is found is a matter of a file's bytes, so it is kept by their digest (known.py).
 """
 
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from relume.checking.picture_forms import FORMS_OF_ENDINGS, form_of
 from relume.data.image import decode_picture, stored_depth
 from relume.data.loaders import Loaders, Task, available_processors
 from relume.errors import RelumeError
-from relume.formats.places import LARGEST_BYTES, RemoteFile, open_regular
+from relume.formats.places import LARGEST_BYTES, RemoteFile, open_regular, read_file, read_rest
 
 ERROR, WARNING, NOTE = Verdict
 AT_ONCE = 64
@@ -74,13 +73,11 @@ def look_at(path: Path, place: str, channels: int, known: Known) -> Looked:
     size_bytes = modified_ns = 0
     try:
         if isinstance(path, RemoteFile):
-            content = path.read_bytes()
+            content = read_file(path)
         else:
             with open_regular(path) as file:
                 status = os.fstat(file.fileno())
-                if status.st_size > LARGEST_BYTES:
-                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-                content = file.read()
+                content = read_rest(file, LARGEST_BYTES)
             size_bytes, modified_ns = status.st_size, status.st_mtime_ns
     except (OSError, ValueError) as error:
         return Looked(path, place, None, getattr(error, "strerror", None) or str(error))

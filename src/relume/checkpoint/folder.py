@@ -182,8 +182,10 @@ def not_of_this_run(stray: FoundCheckpoint, other: FoundCheckpoint) -> str:
 
 
 def _rejected(path: Path, error: RelumeError | OSError) -> Rejected:
-    unread = not_given(path, error) if isinstance(error, OSError) else None
-    return Rejected(path, str(unread or error), unread)
+    if not isinstance(error, OSError):
+        return Rejected(path, str(error))
+    unread = not_given(path, error)
+    return Rejected(path, str(unread or f"{path}: {error.strerror or error}"), unread)
 
 
 def claimed_position(path: Path) -> tuple[int, int] | None:

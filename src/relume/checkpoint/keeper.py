@@ -24,6 +24,7 @@ from relume.checkpoint.hands import Hands
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
 from relume.errors import RelumeError, StorageError
+from relume.formats.places import open_regular
 
 MOST_DUE_MILESTONES = 3
 """That a disk may refuse before the run stops: each takes as much memory as a checkpoint."""
@@ -269,7 +270,7 @@ class Keeper:
             try:
                 if claimed_position(path) is None:
                     continue
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     data = container.plain_from(file, path)
             except (RelumeError, OSError) as error:
                 self.warn(f"keepstate: left as it is: {error}")
@@ -288,7 +289,7 @@ class Keeper:
 def _holds(path: Path, parts: Parts) -> bool:
     """Tell whether a file holds these bytes and no others."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return all(file.read(len(part)) == part for part in parts) and not file.read(1)
     except OSError:  # missing, or one that cannot be read and is written anew
         return False
@@ -297,7 +298,7 @@ def _holds(path: Path, parts: Parts) -> bool:
 def _holds_checkpoint(path: Path, parts: Parts) -> bool:
     """Tell whether a file, verified when this run started or written by it, holds these bytes."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if path.stat().st_size != sum(map(len, parts)):
                 return False
             file.seek(-DIGEST_BYTES, os.SEEK_END)

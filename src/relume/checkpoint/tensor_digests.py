@@ -30,6 +30,9 @@ from relume.formats.places import open_regular
 BEGINNING = b'{"iteration":'
 """How every line begins; no weights file does."""
 
+MOST_LINE_BYTES = 64 << 20
+"""A tensor takes 60 bytes of its line."""
+
 Tensors = Mapping[str, str]
 """Group/name of a tensor -> digest of its type, shape and bytes."""
 
@@ -110,7 +113,7 @@ def _is_cut(path: Path) -> bool:
     """Tell whether a file ends inside a line."""
     if path.stat().st_size == 0:
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(-1, os.SEEK_END)
         return file.read() != b"\n"
 
@@ -151,7 +154,7 @@ def is_digest_file(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(BEGINNING)) == BEGINNING
 
 
@@ -214,21 +217,29 @@ def _by_group_and_layer(name: str) -> list[str | int]:
 
 
 def _tensors_at(path: Path, offset: int) -> Tensors:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
-        tensors: Tensors = json.loads(file.readline())["tensors"]
+        tensors: Tensors = json.loads(file.readline(MOST_LINE_BYTES))["tensors"]
     return tensors
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield offset and contents of every whole line."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         offset = 0
-        for raw in file:
+        while raw := file.readline(MOST_LINE_BYTES):
             try:
                 line = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 line = None
-            if isinstance(line, dict) and line.keys() >= {"iteration", "tensors"}:
+            if _is_line(line):
                 yield offset, line
             offset += len(raw)
+
+
+def _is_line(line: object) -> bool:
+    """Tell whether JSON is what `append` writes."""
+    if not isinstance(line, dict) or type(line.get("iteration")) is not int:
+        return False
+    tensors = line.get("tensors")
+    return isinstance(tensors, dict) and all(isinstance(digest, str) for digest in tensors.values())

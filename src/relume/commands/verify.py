@@ -108,10 +108,10 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _status_of_files(files: list[Checked]) -> int:
-    damaged = [file.condition == "damaged" for file in files]
-    if not any(damaged):
+    unusable = [file.condition in ("damaged", "unread") for file in files]
+    if not any(unusable):
         return INTACT
-    return NOTHING_USABLE if all(damaged) else SOME_DAMAGED
+    return NOTHING_USABLE if all(unusable) else SOME_DAMAGED
 
 
 def check_run(folder: Path, name: str) -> Run:

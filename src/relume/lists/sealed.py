@@ -1,11 +1,13 @@
 """Files of the cache: each ends with the digest of all before it, and can be made again."""
 
+import sys
 from pathlib import Path
 
 import xxhash
 
 from relume.checkpoint import storage
 from relume.checkpoint.disk import Buffer
+from relume.formats.places import read_regular
 
 DIGEST_BYTES = 32
 
@@ -13,7 +15,7 @@ DIGEST_BYTES = 32
 def read_sealed(path: Path) -> bytes | None:
     """Return what a file holds; None if there is none, or it is not as it was written."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, sys.maxsize)
     except OSError:
         return None
     body = data[:-DIGEST_BYTES]

@@ -13,6 +13,7 @@ process first uses it, and its version is a part of its name here: a changed obj
 import errno
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ import xxhash
 
 from relume.checkpoint import storage
 from relume.errors import DataFileError, StorageError
-from relume.formats.places import is_url, remote_path
+from relume.formats.places import is_url, open_regular, read_regular, remote_path
 
 GENERATIONS = 8
 LOOKS = 16
@@ -81,7 +82,7 @@ class Store:
         for generation in reversed(self._generations()):
             path, said = (self._path(generation, f"{key}.{what}") for what in ("txt", "digest"))
             with suppress(OSError):
-                if said.read_bytes() == _digest_of_file(path):
+                if read_regular(said, DIGEST_BYTES) == _digest_of_file(path):
                     return path
         with self._lock:
             newest = self._room_for(0)
@@ -113,7 +114,7 @@ class Store:
         for generation in reversed(generations):
             path = self._path(generation, key)
             try:
-                held = path.read_bytes()
+                held = read_regular(path, sys.maxsize)
             except OSError:
                 continue
             data = held[:-DIGEST_BYTES]
@@ -213,7 +214,7 @@ def _sealed(key: str, data: bytes) -> bytes:
 
 def _digest_of_file(path: Path) -> bytes:
     hasher = xxhash.xxh3_128()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             hasher.update(chunk)
     return hasher.hexdigest().encode()

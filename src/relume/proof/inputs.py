@@ -11,7 +11,7 @@ from relume.checkpoint import storage
 from relume.formats.cfg import parse_cfg
 from relume.formats.data_files import DataFile, ImageList, resolve
 from relume.formats.lexer import decode_text, split_sections
-from relume.formats.places import is_url
+from relume.formats.places import is_url, read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.schedule import input_size, learning_rate
@@ -96,7 +96,7 @@ def write_inputs(plan: ProofPlan) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    text = shortened(Path(plan.spec.recipe.cfg.path).read_bytes(), plan.end)
+    text = shortened(read_regular(plan.spec.recipe.cfg.path), plan.end)
     storage.write_durably(plan.cfg, text)
     # As found from the current folder, in which the trainers work too.
     for key, images in _lists(plan).items():
@@ -158,7 +158,7 @@ def schedule_changes(plan: ProofPlan) -> str:
     Some things in a cfg are counted from its end, so max_batches moves them.
     """
     cfg, seed = plan.spec.recipe.cfg, plan.spec.recipe.seed
-    text = shortened(Path(cfg.path).read_bytes(), plan.end)
+    text = shortened(read_regular(cfg.path), plan.end)
     short = parse_cfg(decode_text(text), cfg.path, "train")
     iterations = range(plan.start + 1, plan.end + 1)
     rates = [i for i in iterations if learning_rate(cfg.net, i) != learning_rate(short.net, i)]

@@ -10,6 +10,7 @@ from relume.checkpoint.tensor_digests import (
     first_tensor_difference,
     read_digest_file,
 )
+from relume.formats.places import open_regular
 from relume.proof.inputs import INTERRUPTED, STRAIGHT, ProofPlan
 from relume.proof.runs import Course, promised_files
 
@@ -75,7 +76,7 @@ def _difference(one: Path, other: Path) -> str:
     """Say where two files differ first; empty: nowhere."""
     if not (one.is_file() and other.is_file()):
         return "is no file"
-    with one.open("rb") as left, other.open("rb") as right:
+    with open_regular(one) as left, open_regular(other) as right:
         at = _first_differing_byte(left, right)
     sizes = [path.stat().st_size for path in (one, other)]
     if at is None:
@@ -99,7 +100,7 @@ def _first_differing_byte(left: IO[bytes], right: IO[bytes]) -> int | None:
 
 def environment(plan: ProofPlan) -> str:
     """Return the numeric environment that the checkpoints of the straight run declare."""
-    with (plan.backup(STRAIGHT) / f"{plan.name}_last.weights").open("rb") as file:
+    with open_regular(plan.backup(STRAIGHT) / f"{plan.name}_last.weights") as file:
         declared = container.read_manifest_of(file)["environment"]
     return ", ".join(f"{key} {value}" for key, value in declared.items())
 

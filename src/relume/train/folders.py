@@ -31,6 +31,7 @@ from relume.checkpoint.state import TrainState
 from relume.data.patience import Patience
 from relume.distributed.group import LEADER, Group
 from relume.errors import CheckpointError, Damaged, OtherRecipe
+from relume.formats.places import open_regular
 from relume.spec import RunSpec
 from relume.train.best_file import look_after_best
 from relume.train.given_weights import Say
@@ -184,7 +185,7 @@ def _listed(folder: Path, name: str) -> Files:
     files: Files = {}
     for path in run_files(folder, name):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 size_bytes = path.stat().st_size
                 file.seek(max(0, size_bytes - TAIL_BYTES))
                 files[path.name] = [size_bytes, xxhash.xxh3_128_hexdigest(file.read())]
@@ -270,7 +271,7 @@ def _pieces(group: Group, source: int, path: Path, size_bytes: int) -> Iterator[
 
 def _read(path: Path, begin: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(begin)
             return file.read(PIECE_BYTES)
     except OSError as error:

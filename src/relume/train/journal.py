@@ -22,6 +22,7 @@ from relume.checkpoint.evaluations import with_best
 from relume.checkpoint.own_files import begins_a_journal, keep_foreign_aside
 from relume.checkpoint.state import RECORD, History, Mark, Measured, Progress
 from relume.errors import StorageError
+from relume.formats.places import open_regular
 from relume.train.step import Report, updated_average
 
 SUFFIX = ".journal.jsonl"
@@ -197,7 +198,7 @@ def _cut_back(path: Path, text: bytes) -> bool:
     try:
         if not path.is_file() or path.stat().st_size < len(text):
             return False
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(len(text)) != text:
                 return False
     except OSError:  # it cannot be read, and is made again
@@ -208,7 +209,8 @@ def _cut_back(path: Path, text: bytes) -> bool:
 
 def _holds(path: Path, text: bytes) -> bool:
     try:
-        return path.stat().st_size == len(text) and path.read_bytes() == text
+        with open_regular(path) as file:
+            return file.read(len(text) + 1) == text
     except OSError:
         return False
 
@@ -234,7 +236,7 @@ def _newest_known_line(path: Path, history: History) -> tuple[int, int, float] |
     """Return offset behind it, iteration and average loss of the newest line to go on from."""
     if not path.is_file() or path.stat().st_size == 0:
         return None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         end = len(text)
         if text.find(b"\0") != -1:
             return None
