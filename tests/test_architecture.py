@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "memory",
     },
     "proof": {"errors", "draws", "formats", "schedule", "spec", "checkpoint"},
-    "figures": set(),
+    "figures": {"errors"},
     "export": {"", "formats"},
     "datasets": {"errors", "draws", "formats", "figures", "control_characters"},
     "checking": {

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from relume.errors import StorageError
+
 # A notebook asks every program it starts for a backend of its own, which need not exist here.
 os.environ["MPLBACKEND"] = "agg"
 
@@ -16,6 +18,13 @@ try:
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+except OSError as error:
+    raise StorageError(
+        "Matplotlib",
+        "finds no folder for its settings: HOME and the temporary folder cannot be written",
+        "one that can",
+        "set MPLCONFIGDIR or TMPDIR to a folder that can be written",
+    ) from error
 finally:
     os.path.exists = _exists
 

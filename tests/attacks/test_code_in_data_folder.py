@@ -1,7 +1,8 @@
 """No module in the current folder, where data lies, is imported by any process of relume.
 
 Into the folder of a run come files named like every module that Python, relume and its libraries
-import. Each notes that it was imported. Needs nothing but this checkout.
+import. Each notes that it was imported. Settings of Matplotlib, which looks for them there first,
+lie there too. Needs nothing but this checkout.
 """
 
 import subprocess
@@ -43,6 +44,7 @@ class DataFolder:
         for name in {name for name in names if name.isidentifier()} | {"relume"}:
             text = SENTINEL.format(marker=str(self._marker), name=name)
             (self.path / f"{name}.py").write_text(text, encoding="utf-8")
+        (self.path / "matplotlibrc").write_bytes(b"\xff no settings of Matplotlib")
 
     @property
     def imported(self) -> str:
