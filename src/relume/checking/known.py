@@ -78,7 +78,7 @@ def read_known(path: Path, channels: int) -> KnownPictures:
             return KnownPictures()
         facts = {int(one["digest"]): Facts(**one) for one in content["facts"]}
         files = {name: KnownFile(*values) for name, values in content["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, MemoryError, ValueError, TypeError, KeyError, RecursionError):
         return KnownPictures()
     return KnownPictures(facts, files)
 

@@ -272,8 +272,8 @@ class Keeper:
                     continue
                 with open_regular(path) as file:
                     data = container.plain_from(file, path)
-            except (RelumeError, OSError) as error:
-                self.warn(f"keepstate: left as it is: {error}")
+            except (RelumeError, OSError, MemoryError) as error:
+                self.warn(f"keepstate: left as it is: {str(error) or 'not enough memory'}")
             else:
                 storage.write_durably(path, data)
 

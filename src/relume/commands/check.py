@@ -3,7 +3,6 @@
 Where training stops at the first mistake, this goes on and collects all of them.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,13 +35,13 @@ from relume.checking.pictures import same_contents, sizes_finding
 from relume.checking.settings import Settings, batch_made_smaller, findings_of_cfg, read_settings
 from relume.checkpoint import storage
 from relume.checkpoint.folder import newest_good
+from relume.checkpoint.reading import read_bytes
 from relume.command_table import Values
 from relume.commands.ending import tidied_up
 from relume.commands.starting_flags import compute_device
 from relume.commands.training_flags import flags_of
 from relume.data.loaders import available_processors
 from relume.errors import DataFileError, RelumeError, StorageError
-from relume.formats.places import read_regular
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.memory import free_memory_bytes
@@ -230,9 +229,11 @@ def _weights(path: Path, cfg: Cfg, clear: bool) -> list[Finding]:
     if path.is_dir():
         return [Finding(NOTE, "WEIGHTS is a folder: the newest good checkpoint is taken", name)]
     try:
-        data = read_regular(path, sys.maxsize)
+        data = read_bytes(path)
     except OSError as error:
         return [Finding(ERROR, what, name, f"cannot be read ({error.strerror})")]
+    except RelumeError as error:
+        return [of_error(what, error)]
     try:
         given = read_weights_file(data, path, cfg, clear)
     except RelumeError as error:

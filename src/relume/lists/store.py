@@ -194,6 +194,8 @@ def _as_os_error(function: Callable[[], Any]) -> Any:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
     except PermissionError as error:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # libraries for stores have errors of their own
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 

@@ -43,7 +43,7 @@ def with_evidence(
     folder = operation.backup / f"{operation.name}.notfinite" / iteration
     try:
         diagnosis = diagnose(spec, state, device)
-    except (RelumeError, RuntimeError) as trouble:  # PyTorch's: no memory for a second network
+    except (RelumeError, RuntimeError, MemoryError) as trouble:  # no memory for a second network
         found = f"{error.found}; it could not be computed again ({trouble})"
         return NotFinite(error.place, found, "", error.remedy)
     kept = f"the batch is in {folder}"
