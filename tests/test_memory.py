@@ -47,4 +47,4 @@ def test_a_group_without_a_limit_leaves_everything(limit: str, tmp_path: Path) -
 
 
 def test_there_is_free_memory_here() -> None:
-    assert 0 < free_memory_bytes() <= free_memory_bytes(with_swap=True)
+    assert 0 < free_memory_bytes() < 1 << 50
