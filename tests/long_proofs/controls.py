@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import container, storage
+from relume.checkpoint.archive import Malformed
 from relume.checkpoint.disk import Buffer
 from relume.checkpoint.state import TrainState
+from relume.checkpoint.stored import Stored
+from relume.errors import CfgError, WeightsError
 from tests.checkpoint.faults import Passing
 from tests.long_proofs import chain, damage, kills, power_cuts, refusals, syscalls
 from tests.long_proofs.piece import Outcome, Piece
@@ -71,6 +74,14 @@ def forget_momentum() -> None:
     container.unpack = unpack
 
 
+def unverified(data: Buffer, place: object) -> TrainState:
+    """Read a checkpoint whatever its digests are."""
+    try:
+        return Stored(memoryview(data)).state(place)[0]
+    except (Malformed, CfgError, WeightsError) as error:
+        raise container.refused(error, place) from error
+
+
 def _whole_run(wrap: power_cuts.Wrap) -> Outcome:
     course = power_cuts.courses()[0]
     return power_cuts.prove(Path(), 1, course, most=10, wrap=wrap)
@@ -78,7 +89,7 @@ def _whole_run(wrap: power_cuts.Wrap) -> Outcome:
 
 def _without_the_digest(kind: str) -> Outcome:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "verify", lambda data, place: None)
+        patch.setattr(container, "unpack", unverified)
         return damage.prove_flips(Path(), 1, kind, count=200)
 
 

@@ -46,7 +46,9 @@ def state_of(iteration: int) -> TrainState:
     """Return the state of the run after so many iterations."""
     state = tiny_state(iteration)
     digests = np.arange(PICTURES, dtype=np.uint64) * 0x9E3779B97F4A7C15 + iteration
-    return replace(state, groups={**state.groups, "pictures": {"digests": digests}})
+    keys = {**state.recipe.keys, "images": f"{PICTURES} pictures x"}
+    recipe = replace(state.recipe, keys=keys, label_digests=np.zeros(0, np.uint64))
+    return replace(state, groups={**state.groups, "pictures": {"digests": digests}}, recipe=recipe)
 
 
 @cache
