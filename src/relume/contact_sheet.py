@@ -41,7 +41,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str) -> Pixels:
     rows = math.ceil(len(tiles) / columns)
     side = min(max(LARGEST_SIDE_PX // columns, LEAST_TILE_PX), max(width, height))
     part = side / max(width, height)
-    tile_width, tile_height = round(width * part), round(height * part)
+    tile_width, tile_height = (max(1, round(length * part)) for length in (width, height))
     step_x, step_y = tile_width + GAP_PX, tile_height + 2 * LINE_PX + GAP_PX
     sheet = np.full(
         (TITLE_PX + rows * step_y + GAP_PX, columns * step_x + GAP_PX, 3), PAPER, np.uint8

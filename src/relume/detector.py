@@ -24,6 +24,7 @@ from relume.errors import Undecodable, WeightsError
 from relume.formats.cfg import read_cfg
 from relume.formats.data_files import read_names
 from relume.formats.net_memory import check_memory, least_detecting_bytes
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.sections import Cfg
 from relume.model.detect import Detections, detect_image
 from relume.model.inference import run_fused
@@ -49,6 +50,8 @@ class Detector:
     """Keep the picture's shape instead of stretching it to the network's input."""
     weights: str = ""
     """The file that the weights are from."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture; one that has more is not decoded."""
 
     def __repr__(self) -> str:
         """Return one line about it; the network itself would fill pages."""
@@ -68,13 +71,14 @@ class Detector:
             thresh: smallest confidence, for objectness and for objectness * class.
             nms: overlap above which the less probable of two of a class is dropped.
         Raises:
-            ImageError: the file cannot be read, or is no picture.
+            ImageError: the file cannot be read, is no picture, or has more than `max_pixels`.
+            Unavailable: memory to decode it is short.
             TypeError, ValueError: `image` is nothing of these, or a threshold is not 0 to 1.
         """
         for name, value in (("thresh", thresh), ("nms", nms)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; a number from 0 to 1 is needed")
-        pixels = read_pixels(image, self.network.cfg.net.channels)
+        pixels = read_pixels(image, self.network.cfg.net.channels, self.max_pixels)
         height, width = pixels.shape[:2]
         found = detect_image(self.network, pixels, thresh, nms, self.letter_box)
         return named_detections(found, self.names, width, height)
@@ -87,6 +91,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     letter_box: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Detector:
     """Return a detector.
 
@@ -96,6 +101,7 @@ def load(
         names: path of a .names file, or the names; a class without a name is its number.
         device: "cpu", "cuda", ...
         letter_box: keep the picture's shape; None: as the cfg says.
+        max_pixels: that a picture may have to be decoded.
     Raises:
         CfgError, WeightsError, DataFileError: a file cannot be used.
         TypeError: a name is no string.
@@ -112,17 +118,19 @@ def load(
         names_of_all(given, read),
         read.net.letter_box if letter_box is None else letter_box,
         os.fspath(weights),
+        max_pixels,
     )
 
 
-def draw(image: Image, found: Sequence[Detection]) -> Pixels:
+def draw(image: Image, found: Sequence[Detection], *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Return RGB pixels with boxes and labels drawn; a small picture is enlarged for them.
 
     Args:
         image: as of Detector.detect.
         found: what that returned.
+        max_pixels: that a picture may have to be decoded.
     """
-    return draw_detections(read_pixels(image, 3), found)
+    return draw_detections(read_pixels(image, 3, max_pixels), found)
 
 
 def load_network(cfg: Cfg, path: str) -> Network:
@@ -156,16 +164,16 @@ def names_of_all(names: Iterable[str], cfg: Cfg) -> tuple[str, ...]:
     return given + tuple(str(i) for i in range(len(given), cfg.heads[-1].classes))
 
 
-def read_pixels(image: Image, channels: int) -> Pixels:
+def read_pixels(image: Image, channels: int, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Return a picture as a network of so many channels takes it: [H, W, channels].
 
     Raises:
         ImageError, TypeError, ValueError: as Detector.detect.
     """
     if isinstance(image, str | os.PathLike):
-        return read_picture(os.fspath(image), channels).pixels
+        return read_picture(os.fspath(image), channels, max_pixels=max_pixels).pixels
     if isinstance(image, bytes):
-        decoded = decode_picture(image, channels)
+        decoded = decode_picture(image, channels, max_pixels=max_pixels)
         if decoded is None:
             found = f"cannot be decoded ({len(image)} bytes)"
             raise Undecodable("image", found, "a picture such as JPEG, PNG or BMP is needed")

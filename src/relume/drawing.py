@@ -8,6 +8,7 @@ Not covered: the choice of what to draw, which is the caller's; letters that Ope
 not have, which is all beyond ASCII: they lose their accents, or become a question mark.
 """
 
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,10 @@ COLOURS = (
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEAST_SIDE_PX = 300
-"""A picture whose shorter side has less is enlarged by a whole number."""
+"""A picture whose shorter side has less is enlarged by a whole number, as far as there is room."""
+LARGEST_SIDE_PX = 65500
+"""Of an enlarged picture: a JPEG has no longer side."""
+MOST_ENLARGED_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Label:
 def draw_labels(picture: Pixels, labels: Sequence[Label]) -> Pixels:
     """Return a copy of `picture` [H,W,3] RGB with the boxes drawn; the last one lies on top."""
     labels = [replace(label, text=in_ascii(label.text)) for label in labels]
-    factor = max(1, -(-LEAST_SIDE_PX // min(picture.shape[:2])))
+    factor = _factor(*picture.shape[:2])
     drawn = _enlarged(picture, factor)
     height, width = drawn.shape[:2]
     thickness = max(2, round(min(height, width) / 300))
@@ -131,10 +135,20 @@ def ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return BLACK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else WHITE
 
 
+def _factor(height: int, width: int) -> int:
+    """Return by how much a picture is enlarged: a long and narrow one not without bound."""
+    wanted = -(-LEAST_SIDE_PX // min(height, width))
+    most = math.isqrt(MOST_ENLARGED_PIXELS // (height * width))
+    return max(1, min(wanted, most, LARGEST_SIDE_PX // max(height, width)))
+
+
 def _enlarged(picture: Pixels, factor: int) -> Pixels:
+    """Return a copy, its sides so many times as long."""
+    if factor == 1:
+        return np.array(picture, order="C")
     height, width = picture.shape[:2]
     size = (width * factor, height * factor)
-    return np.array(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _edges(label: Label, factor: int) -> Edges:

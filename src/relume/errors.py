@@ -6,7 +6,8 @@ RelumeError
 │   ├── DataFileError       .data, .names, image lists
 │   ├── LabelError          a label file
 │   ├── ImageError          a picture
-│   │   └── Undecodable     its bytes are none
+│   │   ├── Undecodable     its bytes are none
+│   │   └── TooLarge        it has more pixels than may be decoded
 │   ├── CfgError            a .cfg
 │   └── WeightsError        a Darknet weights file
 ├── CheckpointError         a relume checkpoint, or the folder of a run
@@ -77,6 +78,10 @@ class Undecodable(ImageError):
 
     digest: int = 0
     """XXH3-64 of those bytes."""
+
+
+class TooLarge(ImageError):
+    """A picture has more pixels than `max_pixels`; that is never a reason to skip it."""
 
 
 class CfgError(InputError):

@@ -1,5 +1,6 @@
 """How much memory this process may still take: asked before something large is read."""
 
+import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -116,6 +117,12 @@ def _limits() -> list[tuple[int, int]]:
         if limit != resource.RLIM_INFINITY and used_pages:
             limits.append((limit, int(used_pages[column]) * resource.getpagesize()))
     return limits
+
+
+def release_freed_memory() -> None:
+    """Give the system back what the allocator of C holds of freed memory, where it can."""
+    with suppress(OSError, AttributeError, TypeError):  # not glibc's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _text(path: str) -> str:

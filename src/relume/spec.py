@@ -23,6 +23,7 @@ from relume.formats.data_files import (
 )
 from relume.formats.keys import number
 from relume.formats.lexer import excerpt
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.sections import Cfg
 from relume.lists.identity import list_identity
 from relume.lists.label_files import LabelFiles
@@ -33,8 +34,6 @@ from relume.validation_set import ValidationSet, read_validation_set
 Warn = Callable[[str], None]
 """Takes one line of text for the person."""
 Labels = tuple[npt.NDArray[np.float32], ...] | LabelFiles
-
-
 AUTO = "auto"
 """The value of savelast that leaves the interval to the cost of saving."""
 
@@ -123,6 +122,8 @@ class Operation:
     workers: int = 2
     bad: str = STOP
     """What a picture that cannot be decoded does: it stops the run, or is skipped."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture; one that has more is an error, and never skipped."""
     read_ahead: int = 3
     """Mini-batches that may lie ready before they are needed."""
     cache: Path = Path("cache")
@@ -236,13 +237,8 @@ def patience_of(data_file: DataFile) -> int | None:
     Raises:
         DataFileError: the value is none.
     """
-    if "patience" not in data_file.values:
-        return None
-    patience = data_file.integer("patience", 1)
-    if patience < 1:
-        place = f"{data_file.path}:{data_file.lines['patience']}"
-        raise DataFileError(place, f"patience={patience}", "a number of evaluations, 1 or more")
-    return patience
+    has_patience = "patience" in data_file.values
+    return _count(data_file, "patience", 1, "evaluations") if has_patience else None
 
 
 def sampling_of(data_file: DataFile) -> str:
@@ -299,19 +295,11 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         DataFileError, UsageError: a value that cannot be used.
     """
     standard = 1000 if cfg.net.max_batches < 10000 else 10000
-    saveweights = data_file.integer("saveweights", standard)
+    saveweights = _count(data_file, "saveweights", standard, "iterations")
     auto = data_file.text("savelast", AUTO) == AUTO
-    savelast = None if auto else data_file.integer("savelast", 1, f", or {AUTO}")
-    keepstate = data_file.integer("keepstate", 1) if "keepstate" in data_file.values else None
-    for key, value, unit in (
-        ("saveweights", saveweights, "iterations"),
-        ("savelast", savelast, "iterations"),
-        ("keepstate", keepstate, "milestones"),
-    ):
-        if value is not None and value < 1:
-            place = f"{data_file.path}:{data_file.lines[key]}"
-            more = f", or {AUTO}" if key == "savelast" else ""
-            raise DataFileError(place, f"{key}={value}", f"a number of {unit}, 1 or more{more}")
+    savelast = None if auto else _count(data_file, "savelast", 1, "iterations", f", or {AUTO}")
+    some = "keepstate" in data_file.values
+    keepstate = _count(data_file, "keepstate", 1, "milestones") if some else None
     workers = 2 if flags.workers is None else flags.workers
     if workers < 0:
         raise UsageError("-workers", f"{workers}", "0 or more")
@@ -326,8 +314,18 @@ def operation_of(data_file: DataFile, cfg: Cfg, flags: Flags) -> Operation:
         cache_gb=cache_gigabytes(data_file),
         workers=workers,
         bad=_choice(data_file, "bad", (STOP, SKIP), ", for pictures that cannot be decoded"),
+        max_pixels=max_pixels_of(data_file),
         thresh=flags.thresh,
     )
+
+
+def _count(data_file: DataFile, key: str, default: int, unit: str, otherwise: str = "") -> int:
+    """Return the value of a key that is a whole number of 1 or more."""
+    value = data_file.integer(key, default, otherwise)
+    if value < 1:
+        place = f"{data_file.path}:{data_file.lines[key]}"
+        raise DataFileError(place, f"{key}={value}", f"a number of {unit}, 1 or more{otherwise}")
+    return value
 
 
 def _choice(data_file: DataFile, key: str, words: tuple[str, str], what: str) -> str:
@@ -337,6 +335,15 @@ def _choice(data_file: DataFile, key: str, words: tuple[str, str], what: str) ->
         place = f"{data_file.path}:{data_file.lines[key]}"
         raise DataFileError(place, f"{key}={excerpt(text)}", f"{' or '.join(words)}{what}")
     return text
+
+
+def max_pixels_of(data_file: DataFile) -> int:
+    """Return `max_pixels`, the pixels that a picture may have to be decoded.
+
+    Raises:
+        DataFileError: the value is none.
+    """
+    return _count(data_file, "max_pixels", MAX_PIXELS, "pixels")
 
 
 def cache_gigabytes(data_file: DataFile) -> float:

@@ -92,7 +92,9 @@ def test_a_file_of_the_same_size_and_time_is_looked_at_again(
     with pytest.raises(Undecodable):  # by its bytes of today
         told_of_known_pictures(spec)
 
-    monkeypatch.setattr(pictures, "decode_picture", lambda *args: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(
+        pictures, "decode_picture", lambda *args, **keys: np.zeros((4, 4, 3), np.uint8)
+    )
     assert told_of_known_pictures(spec) == []
 
 

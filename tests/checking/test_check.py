@@ -473,9 +473,9 @@ def test_what_is_known_of_pictures_is_kept_by_content_and_made_anew_if_damaged(
     monkeypatch.chdir(write_run(tmp_path / "run", CFG))
     decoded = []
 
-    def decode(content: bytes, channels: int) -> Pixels | None:
+    def decode(content: bytes, channels: int, max_pixels: int) -> Pixels | None:
         decoded.append(content)
-        return decode_picture(content, channels)
+        return decode_picture(content, channels, max_pixels=max_pixels)
 
     monkeypatch.setattr(pictures, "decode_picture", decode)
 

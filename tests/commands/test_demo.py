@@ -307,7 +307,7 @@ class Camera:
         return True, np.full((4, 4, 3), self.given, np.uint8)
 
     def get(self, what: int) -> float:
-        return {cv2.CAP_PROP_FPS: float("nan"), cv2.CAP_PROP_FRAME_COUNT: -1.0}[what]
+        return {cv2.CAP_PROP_FPS: float("nan"), cv2.CAP_PROP_FRAME_COUNT: -1.0}.get(what, 4.0)
 
     def release(self) -> None:
         pass

@@ -65,6 +65,7 @@ def _of_known_pictures(spec: RunSpec) -> Iterator[Finding]:
     known = read_known(known_path(operation.cache, operation.name), channels)
     for row in known.bad_among(tuple(images.paths)):
         place = f"{images.path}:{images.lines[row]}"
-        looked = look_at(Path(images.paths[row]), place, channels, lambda digest: None)
+        path, most = Path(images.paths[row]), operation.max_pixels
+        looked = look_at(path, place, channels, most, lambda digest: None)
         if looked.facts is not None and looked.facts.is_bad:
             yield from findings_of_picture(looked, channels, operation.bad == SKIP)

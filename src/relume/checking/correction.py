@@ -23,6 +23,7 @@ from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import DataFileError, UsageError
 from relume.formats.data_files import label_lines, label_path
 from relume.formats.lexer import LONGEST_PATH_SHOWN, excerpt
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.places import RemoteFile, local_path
 from relume.lists.label_files import never_used
 
@@ -111,6 +112,7 @@ def _members(
 ) -> Iterator[tuple[str, Member | str]]:
     """Yield place and picture in the order of the list, those too that an entry only means."""
     found = {member.entry.line: member for member in data_set.members}
+    max_pixels = settings.operation.max_pixels if settings.operation else MAX_PIXELS
     for entry in data_set.pictures.entries:
         place = data_set.pictures.place(entry)
         told = f"{place}: {excerpt(entry.text, LONGEST_PATH_SHOWN)}"
@@ -122,7 +124,7 @@ def _members(
             except DataFileError:
                 yield told, "no ending of a picture"
                 continue
-            looked = look_at(entry.meant, place, channels, lambda digest: None)
+            looked = look_at(entry.meant, place, channels, max_pixels, lambda digest: None)
             yield told, Member(entry, labels, looked)
         else:
             yield told, "missing"
@@ -141,6 +143,8 @@ def _kept(member: Member | str, place: str, seen: set[object], done: Corrected) 
 
 def _reason_against(member: Member, seen: set[object]) -> str:
     facts, labels = member.looked.facts, member.labels
+    if member.looked.is_too_large:
+        return "more pixels than max_pixels"
     if facts is None or facts.is_bad:
         return "cannot be read or decoded"
     if isinstance(member.looked.path, RemoteFile):

@@ -47,6 +47,7 @@ def read_data_set(
     known: Known,
     at: Callable[[int], None],
     skips_bad: bool,
+    max_pixels: int,
 ) -> tuple[DataSet, list[Finding]]:
     """Look at every picture of a list and at its labels.
 
@@ -57,6 +58,7 @@ def read_data_set(
         known: which pictures need not be decoded.
         at: told how many are done.
         skips_bad: whether the data file says bad=skip.
+        max_pixels: that a picture may have.
     """
     findings: list[Finding] = []
     used = [entry for entry in pictures.entries if entry.path is not None]
@@ -68,7 +70,7 @@ def read_data_set(
         findings += found
     looked = []
     places = [pictures.place(entry) for entry in used]
-    for one_looked in look_at_all(paths, places, channels, known, at):
+    for one_looked in look_at_all(paths, places, channels, max_pixels, known, at):
         looked.append(one_looked)
         findings += findings_of_picture(one_looked, channels, skips_bad)
     members = (Member(*parts) for parts in zip(used, labels, looked, strict=True))

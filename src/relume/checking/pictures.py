@@ -16,9 +16,11 @@ from xxhash import xxh3_64_intdigest
 from relume.checking.findings import Finding, Verdict
 from relume.checking.lists import whole_name
 from relume.checking.picture_forms import FORMS_OF_ENDINGS, form_of
+from relume.data.decoding import checked_cost
 from relume.data.image import decode_picture, stored_depth
 from relume.data.loaders import Loaders, Task, available_processors
-from relume.errors import RelumeError
+from relume.errors import RelumeError, TooLarge
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.places import LARGEST_BYTES, RemoteFile, open_regular, read_file, read_rest
 
 ERROR, WARNING, NOTE = Verdict
@@ -59,6 +61,7 @@ class Looked:
     """None: the file cannot be read."""
     trouble: str = ""
     """Why not."""
+    is_too_large: bool = False
     file_bytes: int = 0
     modified_ns: int = 0
     """Of the file when it was read; 0 on an object store."""
@@ -68,8 +71,12 @@ Known = Callable[[int], Facts | None]
 """What is known of the bytes of a digest."""
 
 
-def look_at(path: Path, place: str, channels: int, known: Known) -> Looked:
-    """Read a picture, and decode it unless its bytes are known."""
+def look_at(path: Path, place: str, channels: int, max_pixels: int, known: Known) -> Looked:
+    """Read a picture, and decode it unless its bytes are known.
+
+    Raises:
+        Unavailable: memory is short; nothing is known of the picture then.
+    """
     size_bytes = modified_ns = 0
     try:
         if isinstance(path, RemoteFile):
@@ -83,16 +90,24 @@ def look_at(path: Path, place: str, channels: int, known: Known) -> Looked:
         return Looked(path, place, None, getattr(error, "strerror", None) or str(error))
     except RelumeError as error:  # there is no way to its store
         return Looked(path, place, None, error.found)
-    facts = known(xxh3_64_intdigest(content)) or facts_of(content, channels)
-    return Looked(path, place, facts, "", size_bytes, modified_ns)
+    try:
+        checked_cost(content, place, "", max_pixels)
+        facts = known(xxh3_64_intdigest(content)) or facts_of(content, channels, max_pixels)
+    except TooLarge as error:
+        return Looked(path, place, None, f"{error.found}; {error.needed}", is_too_large=True)
+    return Looked(path, place, facts, "", False, size_bytes, modified_ns)
 
 
-def facts_of(content: bytes, channels: int) -> Facts:
+def facts_of(content: bytes, channels: int, max_pixels: int = MAX_PIXELS) -> Facts:
     """Return what bytes are.
 
     Args:
         content: of the file.
         channels: of the net, 1 or 3.
+        max_pixels: that the picture may have.
+    Raises:
+        TooLarge: it has more.
+        Unavailable: memory is short.
     """
     form = form_of(content)
     facts = Facts(
@@ -104,10 +119,11 @@ def facts_of(content: bytes, channels: int) -> Facts:
         orientation=form.orientation,
         is_whole=form.is_whole,
     )
-    pixels = decode_picture(content, channels)
+    pixels = decode_picture(content, channels, max_pixels=max_pixels)
     if pixels is None:
         return facts
     facts = replace(facts, width=pixels.shape[1], height=pixels.shape[0])
+    del pixels  # before it is decoded again
     if form.channels == 0 and (stored := stored_depth(content)) is not None:
         facts = replace(facts, channels=min(stored[0], 3), bits=stored[1])
     return facts
@@ -117,6 +133,7 @@ def look_at_all(
     paths: Sequence[Path],
     places: Sequence[str],
     channels: int,
+    max_pixels: int,
     known: Known,
     at: Callable[[int], None],
 ) -> Iterator[Looked]:
@@ -126,6 +143,7 @@ def look_at_all(
         paths: of the pictures.
         places: where each is listed.
         channels: of the net.
+        max_pixels: that a picture may have.
         known: what need not be decoded again.
         at: told how many are done.
     """
@@ -136,7 +154,9 @@ def look_at_all(
     try:
         while True:
             while len(under_way) < AT_ONCE and (item := next(rest, None)):
-                under_way.append(loaders.submit(partial(look_at, *item, channels, known)))
+                under_way.append(
+                    loaders.submit(partial(look_at, *item, channels, max_pixels, known))
+                )
             if not under_way:
                 return
             looked = loaders.results([under_way.popleft()], lambda: False)
@@ -157,10 +177,11 @@ def findings_of_picture(looked: Looked, channels: int, skips_bad: bool) -> Itera
     """
     place, path, facts = looked.place, str(looked.path), looked.facts
     if facts is None:
-        what = "a picture cannot be read"
-        yield Finding(
-            ERROR, what, place, f"{path}: {looked.trouble}", "check the file and the disk"
-        )
+        what, remedy = "a picture cannot be read", "check the file and the disk"
+        if looked.is_too_large:
+            what = "a picture has more pixels than may be decoded"
+            remedy = "replace it, take it off the list, or set max_pixels in the data file"
+        yield Finding(ERROR, what, place, f"{path}: {looked.trouble}", remedy)
         return
     if facts.is_bad:
         verdict = WARNING if skips_bad else ERROR

@@ -131,11 +131,13 @@ def pictures_from_standard_input(screen: Screen) -> Iterator[Asked]:
             yield Asked(line.strip(), Path(line.strip()))
 
 
-def read_ahead(asked: Iterable[Asked], channels: int) -> Iterator[tuple[Asked, Future[Pixels]]]:
+def read_ahead(
+    asked: Iterable[Asked], channels: int, max_pixels: int
+) -> Iterator[tuple[Asked, Future[Pixels]]]:
     """Yield the pictures in order, each with its pixels or what was raised when it was read."""
 
     def read(item: Asked) -> Pixels:
-        return read_picture(item.path, channels, item.place).pixels
+        return read_picture(item.path, channels, item.place, max_pixels=max_pixels).pixels
 
     with ThreadPoolExecutor(1, "relume-read") as reader:
         begun: deque[tuple[Asked, Future[Pixels]]] = deque()
@@ -146,7 +148,9 @@ def read_ahead(asked: Iterable[Asked], channels: int) -> Iterator[tuple[Asked, F
         yield from begun
 
 
-def read_at_once(asked: Iterable[Asked], channels: int) -> Iterator[tuple[Asked, Future[Pixels]]]:
+def read_at_once(
+    asked: Iterable[Asked], channels: int, max_pixels: int
+) -> Iterator[tuple[Asked, Future[Pixels]]]:
     """Do the same where the next picture is not known before this one is done."""
     for item in asked:
-        yield from read_ahead([item], channels)
+        yield from read_ahead([item], channels, max_pixels)

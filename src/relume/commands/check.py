@@ -42,6 +42,7 @@ from relume.commands.starting_flags import compute_device
 from relume.commands.training_flags import flags_of
 from relume.data.loaders import available_processors
 from relume.errors import DataFileError, RelumeError, StorageError
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.sections import Cfg
 from relume.formats.weights import layout
 from relume.memory import free_memory_bytes
@@ -176,6 +177,7 @@ def _data_set(
         found.known.facts.get,
         lambda done: at(before + done),
         operation is not None and operation.bad == SKIP,
+        operation.max_pixels if operation is not None else MAX_PIXELS,
     )
     found.findings += findings
     return data_set

@@ -30,7 +30,9 @@ from relume.data.image import Pixels
 from relume.detection import Detection, detection_line, draw_detections
 from relume.detector import THRESH
 from relume.errors import UsageError
+from relume.formats.data_files import read_data_file
 from relume.screen import Screen
+from relume.spec import max_pixels_of
 
 FRAMES = Kind("frame")
 
@@ -129,14 +131,15 @@ def _check_outputs(wanted: Wanted, outputs: Outputs) -> None:
 
 
 def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:
+    max_pixels = max_pixels_of(read_data_file(arguments[0]))
     if len(arguments) == 3:
         index = int(flags.get("-c", 0))
-        frames = frames_of_camera(index, screen)
+        frames = frames_of_camera(index, max_pixels, screen)
         screen.line(f"Webcam index: {index}")
         return frames
     if "-c" in flags:
         raise UsageError("-c", f"{arguments[3]} is given too", "a video, or a camera")
-    frames = frames_of_file(arguments[3], screen)
+    frames = frames_of_file(arguments[3], max_pixels, screen)
     screen.line(f"video file: {arguments[3]}")
     return frames
 

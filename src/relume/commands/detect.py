@@ -29,6 +29,7 @@ from relume.formats.data_files import read_data_file, read_names, resolve
 from relume.formats.sections import Cfg
 from relume.model.inference import run_fused
 from relume.screen import Screen
+from relume.spec import max_pixels_of
 
 NOT_ALL = 2
 """Exit status if a picture could not be read; the others have been looked at."""
@@ -84,9 +85,9 @@ def test(arguments: list[str], flags: Values, screen: Screen) -> int:
         _check_labels(labels, labelled, detector, thresh)
     channels = detector.network.cfg.net.channels
     if words:
-        pictures = read_ahead(asked, channels)
+        pictures = read_ahead(asked, channels, detector.max_pixels)
     else:
-        pictures = read_at_once(pictures_from_standard_input(screen), channels)
+        pictures = read_at_once(pictures_from_standard_input(screen), channels, detector.max_pixels)
     status = 0
     with closing(FoundAsJson(out, outputs)) as as_json:
         for item, reading in pictures:
@@ -118,7 +119,9 @@ def _check_labels(
     channels = detector.network.cfg.net.channels
     for item in labelled:
         with suppress(ImageError):  # told when it is its turn
-            pixels = read_picture(item.path, channels, item.place).pixels
+            pixels = read_picture(
+                item.path, channels, item.place, max_pixels=detector.max_pixels
+            ).pixels
             labels.check(item, detector.detect(pixels, thresh))
             return
 
@@ -158,9 +161,10 @@ def detector_of(arguments: Sequence[str], flags: Values) -> Detector:
     """Return the detector of DATA, CFG and WEIGHTS."""
     data, cfg_path, weights = arguments[:3]
     cfg = read_cfg(cfg_path, "detect")
-    names = class_names(data, cfg)
+    names, max_pixels = class_names(data, cfg), max_pixels_of(read_data_file(data))
     network = run_fused(load_network(cfg, weights).to(compute_device(flags)))
-    return Detector(network, names, "-letter_box" in flags or cfg.net.letter_box, weights)
+    letter_box = "-letter_box" in flags or cfg.net.letter_box
+    return Detector(network, names, letter_box, weights, max_pixels)
 
 
 def class_names(data: str, cfg: Cfg) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from relume.model.detect import nms_obj
 from relume.model.inference import run_fused
 from relume.model.network import Network
 from relume.screen import Screen
-from relume.spec import cache_folder, cache_gigabytes, names_of
+from relume.spec import cache_folder, cache_gigabytes, max_pixels_of, names_of
 from relume.train import environment
 from relume.validation_set import LabelledPicture, read_validation_set
 
@@ -47,6 +47,7 @@ class Job:
     network: Network
     letter_box: bool
     workers: int
+    max_pixels: int
 
 
 class Trouble:
@@ -79,12 +80,13 @@ def read_job(arguments: list[str], flags: Values) -> Job:
         raise UsageError("-workers", str(workers), "0 or more")
     data_file = read_data_file(arguments[0])
     data_file.text("valid")
+    max_pixels = max_pixels_of(data_file)
     cfg = read_cfg(arguments[1], "detect")
     names = names_of(data_file, cfg)
     environment.set_up(available_processors())
     network = run_fused(load_network(cfg, arguments[2]).to(compute_device(flags)))
     letter_box = bool(flags.get("-letter_box")) or cfg.net.letter_box
-    return Job(data_file, cfg, names, network, letter_box, workers)
+    return Job(data_file, cfg, names, network, letter_box, workers, max_pixels)
 
 
 def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
@@ -110,6 +112,7 @@ def measure_map(arguments: list[str], flags: Values, screen: Screen) -> int:
         workers=job.workers,
         on_progress=screen.counter(len(pictures), "pictures", not flags.get("-json")),
         on_bad=trouble.tell,
+        max_pixels=job.max_pixels,
     )
     assert evaluation is not None  # nobody asks it to stop
     if flags.get("-json"):
@@ -161,7 +164,7 @@ def _measure_map_of_coco(arguments: list[str], flags: Values, screen: Screen) ->
         raise DataFileError(place, "COCO's measure knows no 'difficult'", "", "take it out")
     pictures, trouble = _labelled(job, screen), Trouble(screen)
     at = screen.counter(len(pictures), "pictures", not flags.get("-json"))
-    settings = Settings(COCO_THRESH, COCO_NMS, job.letter_box, BATCH)
+    settings = Settings(COCO_THRESH, COCO_NMS, job.letter_box, BATCH, job.max_pixels)
     named = [(picture.path, picture.place) for picture in pictures]
     found: list[Detected] = []
     done = 0
@@ -189,7 +192,7 @@ def recall(arguments: list[str], flags: Values, screen: Screen) -> int:
     """
     job = read_job(arguments, flags)
     pictures, trouble = _labelled(job, screen), Trouble(screen)
-    settings = Settings(RECALL_THRESH, 0.0, job.letter_box, BATCH)
+    settings = Settings(RECALL_THRESH, 0.0, job.letter_box, BATCH, job.max_pixels)
     named = [(picture.path, picture.place) for picture in pictures]
     so_far = Covered()
     for batch in detect_pictures(job.network, named, settings, workers=job.workers):

@@ -84,7 +84,7 @@ def valid(arguments: list[str], flags: Values, screen: Screen) -> int:
     outputs = Outputs([*arguments, images.path, *images.paths], flags)
     outputs.check(results.paths, KINDS[form])
     at = screen.counter(len(pictures), "pictures")
-    settings = Settings(THRESH, NMS, job.letter_box, BATCH)
+    settings = Settings(THRESH, NMS, job.letter_box, BATCH, job.max_pixels)
     done = 0
     for batch in detect_pictures(job.network, pictures, settings, workers=job.workers):
         for item in batch:

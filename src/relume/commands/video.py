@@ -20,7 +20,8 @@ import numpy as np
 from relume.checkpoint import storage
 from relume.commands.outputs import Kind, Outputs
 from relume.data.image import Pixels
-from relume.errors import InputError, StorageError, UsageError
+from relume.errors import InputError, StorageError, TooLarge, UsageError
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.places import is_url
 from relume.screen import Screen
 
@@ -29,7 +30,10 @@ AHEAD = 4
 """Frames that are decoded while the network works on the one before."""
 FOURCC = {".avi": "DIVX", ".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v"}
 """The codec of a video by its ending: MPEG-4, which every build of OpenCV has; DIVX as Darknet."""
+SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 LIVE = ("rtsp://", "rtmp://", "udp://", "rtp://")
+AT_ONCE = 4
+"""A frame may have this part of the pixels of a picture: decoder and queue hold several at once."""
 DEFAULT_FPS, MOST_FPS = 25.0, 1000.0
 MEASURED = 10
 """Frames of a live source whose pace is the rate of the video that is written of it."""
@@ -46,13 +50,26 @@ class Frames:
         capture: an open cv2.VideoCapture.
         name: of the video, for messages.
         is_live: it goes on whether anyone looks or not.
+        max_pixels: of a picture.
     Raises:
         InputError: there is not even one frame.
+        TooLarge: frames have more than a quarter of `max_pixels`.
     """
 
-    def __init__(self, capture: Any, name: str, is_live: bool) -> None:
+    def __init__(
+        self, capture: Any, name: str, is_live: bool, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self._capture = capture
         self.is_live = is_live
+        width_px, height_px = (int(capture.get(side)) for side in SIDES)
+        if width_px * height_px * AT_ONCE > max_pixels:
+            capture.release()
+            raise TooLarge(
+                name,
+                f"has frames of {width_px}x{height_px} pixels",
+                f"at most {max_pixels // AT_ONCE:,} pixels",
+                f"set max_pixels = {width_px * height_px * AT_ONCE} in the data file",
+            )
         done, first = capture.read()
         if not done:
             capture.release()
@@ -107,11 +124,12 @@ class Frames:
                     return
 
 
-def frames_of_file(name: str, screen: Screen) -> Frames:
+def frames_of_file(name: str, max_pixels: int, screen: Screen) -> Frames:
     """Return the frames of a video file, a stream's URL, or a row of pictures as `a_%03d.png`.
 
     Raises:
         InputError: it does not exist, or is no video.
+        TooLarge: its frames have too many pixels.
     """
     if not is_url(name):
         if os.path.isdir(name):  # noqa: PTH112 - never an error, whatever the name
@@ -122,10 +140,10 @@ def frames_of_file(name: str, screen: Screen) -> Frames:
         capture = cv2.VideoCapture(name)
         if not capture.isOpened():
             raise InputError(name, "cannot be opened as a video", "a file such as AVI, MP4 or MKV")
-        return Frames(capture, name, name.lower().startswith(LIVE))
+        return Frames(capture, name, name.lower().startswith(LIVE), max_pixels)
 
 
-def frames_of_camera(index: int, screen: Screen) -> Frames:
+def frames_of_camera(index: int, max_pixels: int, screen: Screen) -> Frames:
     """Return the frames of a camera.
 
     Raises:
@@ -136,7 +154,7 @@ def frames_of_camera(index: int, screen: Screen) -> Frames:
         if not capture.isOpened():
             remedy = "give a video file behind WEIGHTS, or another number with -c"
             raise InputError(f"camera {index}", "is not there or cannot be opened", "", remedy)
-        return Frames(capture, f"camera {index}", is_live=True)
+        return Frames(capture, f"camera {index}", is_live=True, max_pixels=max_pixels)
 
 
 class VideoFile:

@@ -13,16 +13,24 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from relume.data.decoding import (
+    OPENCV_MOST_PIXELS,
+    SMALL_PIXELS,
+    checked_cost,
+    decode,
+    too_large,
+)
 from relume.data.patience import Patience
 from relume.errors import ImageError, Undecodable
+from relume.formats.picture_cost import MAX_PIXELS, picture_cost
 from relume.formats.picture_size import HEADER_BYTES, picture_size
 from relume.formats.places import open_regular
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, channels], RGB or one grey channel."""
 JPEG = b"\xff\xd8"
-MOST_PIXELS = 1 << 30
-"""OpenCV decodes no larger picture."""
+MOST_STORED_BYTES = 16
+"""Of a pixel that is decoded as it is stored, while Python gets its copy."""
 IMPATIENT = Patience()
 """Asks a disk once."""
 
@@ -53,6 +61,7 @@ def read_picture(
     place: str = "",
     patience: Patience = IMPATIENT,
     reduction_of: Callable[[int, int], int] = whole,
+    max_pixels: int = MAX_PIXELS,
 ) -> ReadPicture:
     """Return a picture; one turned by EXIF is set upright.
 
@@ -65,10 +74,12 @@ def read_picture(
         patience: with a disk that does not give the file.
         reduction_of: (width, height) of the whole picture -> 1, 2, 4 or 8, the part of it that
             is enough; not asked where that would save nothing.
+        max_pixels: that the whole picture may have.
     Raises:
         ImageError: the file cannot be read; its cause is the OSError.
         Undecodable: its bytes are no picture.
-        Unavailable: the disk did not give it, however often it was asked.
+        TooLarge: it has more pixels; it is not decoded.
+        Unavailable: the disk did not give it, however often it was asked; or memory is short.
     Source:
         AlexeyAB/darknet 59596d78 src/image_opencv.cpp load_image_mat, which decodes all of it.
     """
@@ -76,7 +87,7 @@ def read_picture(
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
     place, name = (place, f"{path} ") if place else (str(path), "")
     content = patience.read_bytes(Path(path) if isinstance(path, str) else path, place, name)
-    pixels, size_px = _decoded(content, channels, reduction_of)
+    pixels, size_px = _decoded(content, channels, reduction_of, max_pixels, place, name)
     digest = xxh3_64_intdigest(content)
     if pixels is None:
         found = f"{name}cannot be decoded ({len(content)} bytes)"
@@ -104,35 +115,62 @@ def picture_size_px(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def decode_picture(content: bytes, channels: int) -> Pixels | None:
-    """Return the pixels that bytes hold, upright; None: they are no picture."""
-    return _decoded(content, channels, whole)[0]
+def decode_picture(
+    content: bytes, channels: int, place: str = "image", max_pixels: int = MAX_PIXELS
+) -> Pixels | None:
+    """Return the pixels that bytes hold, upright; None: they are no picture.
+
+    Raises:
+        TooLarge, Unavailable: as read_picture.
+    """
+    return _decoded(content, channels, whole, max_pixels, place, "")[0]
 
 
 def stored_depth(content: bytes) -> tuple[int, int] | None:
-    """Return channels and bits per channel of a picture as it is stored, before conversion."""
-    decoded = _decoded_at(content, cv2.IMREAD_UNCHANGED)
+    """Return channels and bits per channel of a picture as it is stored, before conversion.
+
+    Args:
+        content: that `decode_picture` decodes.
+    Raises:
+        Unavailable: memory is short.
+    """
+    cost = picture_cost(content)
+    peak_bytes = None if cost is None else cost.peak_bytes() + MOST_STORED_BYTES * cost.pixels
+    decoded = decode(content, cv2.IMREAD_UNCHANGED, peak_bytes, "image", "")
     if decoded is None:
         return None
     return (decoded.shape[2] if decoded.ndim == 3 else 1), 8 * decoded.itemsize
 
 
 def _decoded(
-    content: bytes, channels: int, reduction_of: Callable[[int, int], int]
+    content: bytes,
+    channels: int,
+    reduction_of: Callable[[int, int], int],
+    max_pixels: int,
+    place: str,
+    name: str,
 ) -> tuple[Pixels | None, tuple[int, int]]:
     """Return the pixels, None if there are none, and the size of the whole picture."""
     whole_px = _jpeg_size(content)
+    # Of an ordinary JPEG more need not be known; it would take 1 % of the time.
+    is_small = whole_px is not None and whole_px[0] * whole_px[1] <= min(SMALL_PIXELS, max_pixels)
+    cost = None if is_small else checked_cost(content, place, name, max_pixels)
     if whole_px is not None and (reduction := reduction_of(*whole_px)) > 1:
-        decoded = _decoded_at(content, _FLAGS[channels][reduction])
+        peak_bytes = None if cost is None else cost.peak_bytes(reduction)
+        decoded = decode(content, _FLAGS[channels][reduction], peak_bytes, place, name)
         if decoded is not None:
             height_px, width_px = decoded.shape[:2]
             if (width_px, height_px) == tuple(-(-side // reduction) for side in whole_px):
                 return _as_rgb(decoded, channels), whole_px
         # OpenCV cannot read it, or has read its header in another way.
-    decoded = _decoded_at(content, _FLAGS[channels][1])
+    peak_bytes = None if cost is None else cost.peak_bytes()
+    decoded = decode(content, _FLAGS[channels][1], peak_bytes, place, name)
     if decoded is None:
         return None, (0, 0)
-    return _as_rgb(decoded, channels), (decoded.shape[1], decoded.shape[0])
+    height_px, width_px = decoded.shape[:2]
+    if height_px * width_px > max_pixels:  # its header did not say so
+        raise too_large(width_px, height_px, 6 * decoded.size // 3, place, name, max_pixels)
+    return _as_rgb(decoded, channels), (width_px, height_px)
 
 
 def _as_rgb(decoded: Pixels, channels: int) -> Pixels:
@@ -148,15 +186,8 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
         return None
     size_px = picture_size(content)
     # What OpenCV refuses to decode whole it must not decode in part: bad is a matter of bytes.
-    return size_px if size_px is not None and size_px[0] * size_px[1] <= MOST_PIXELS else None
-
-
-def _decoded_at(content: bytes, flag: int) -> Pixels | None:
-    try:
-        decoded: Pixels | None = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
-    except cv2.error:  # raised for an empty file and for sizes above OpenCV's limit
-        return None
-    return decoded
+    is_refused = size_px is not None and size_px[0] * size_px[1] > OPENCV_MOST_PIXELS
+    return None if is_refused else size_px
 
 
 _FLAGS = {

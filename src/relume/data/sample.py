@@ -16,6 +16,7 @@ from relume.data.patience import Patience
 from relume.data.reduction import reduced_plan, reduction_for
 from relume.errors import ImageError, Undecodable
 from relume.formats.data_files import Boxes, parse_labels
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.rows import Listed
 from relume.formats.sections import Net, Yolo
 from relume.lists.label_files import LabelFiles, shared_digest
@@ -39,6 +40,8 @@ class Source:
     """Per image [n, 5] float32: class, x, y, w, h relative to the picture."""
     skips_bad: bool = False
     """Whether another picture takes the place of one that cannot be decoded."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture; one that has more is an error."""
     with_replacement: bool = False
     """Whether every picture is drawn by itself, not once an epoch."""
 
@@ -167,7 +170,9 @@ def read_usable(
     for row in rows_for(source.seed, position, size, picture, source.with_replacement):
         path, place = source.image_paths[row], source.places[row]
         try:
-            read = read_picture(path, source.net.channels, place, patience, reduction_of)
+            read = read_picture(
+                path, source.net.channels, place, patience, reduction_of, source.max_pixels
+            )
             return row, read, *_with_labels(source, row, read.digest, patience), skipped
         except Undecodable as error:
             if not source.skips_bad:

@@ -18,6 +18,7 @@ from relume.data.image import IMPATIENT, ReadPicture, read_picture
 from relume.data.loaders import Loaders, Task
 from relume.data.patience import Patience
 from relume.errors import ImageError
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.model.detect import (
     Detections,
     correct_boxes,
@@ -48,6 +49,8 @@ class Settings:
     """Keep the picture's shape."""
     batch: int = 8
     """Pictures that the network sees at once."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture; one that has more is not decoded."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,7 @@ def detect_pictures(
         Unavailable: the disk does not give a picture, however often it is asked.
     """
     channels = network.cfg.net.channels
-    with closing(
-        _read_ahead(pictures, channels, settings.batch, workers, stop, patience)
-    ) as batches:
+    with closing(_read_ahead(pictures, channels, settings, workers, stop, patience)) as batches:
         for first, read in batches:
             with _evaluating(network):
                 found = _detect_batch(network, first, read, settings)
@@ -141,7 +142,7 @@ def _evaluating(network: Network) -> Iterator[None]:
 def _read_ahead(
     pictures: Sequence[Named],
     channels: int,
-    batch: int,
+    settings: Settings,
     workers: int,
     stop: Callable[[], bool],
     patience: Patience,
@@ -151,10 +152,11 @@ def _read_ahead(
     def read(named: Named) -> ReadPicture | ImageError:
         path, place = named
         try:
-            return read_picture(path, channels, place, patience)
+            return read_picture(path, channels, place, patience, max_pixels=settings.max_pixels)
         except ImageError as error:
             return error
 
+    batch = settings.batch
     batches = iter(range(0, len(pictures), batch))
     if not workers:
         for first in batches:

@@ -11,6 +11,7 @@ from relume.errors import ImageError, Undecodable
 from relume.evaluate.average_precision import Evaluation, evaluate_records
 from relume.evaluate.detected import Detected, Settings, detect_pictures
 from relume.evaluate.matching import Records, joined, match_detections
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.model.detect import Detections
 from relume.model.network import Network
 from relume.validation_set import LabelledPicture
@@ -31,6 +32,7 @@ def evaluate_network(
     on_digest: Callable[[int, int], None] = lambda row, digest: None,
     on_bad: Callable[[ImageError], None] | None = None,
     patience: Patience = IMPATIENT,
+    max_pixels: int = MAX_PIXELS,
 ) -> Evaluation | None:
     """Return how well the truths are found; None if `stop` ended it.
 
@@ -38,8 +40,7 @@ def evaluate_network(
     network, the pictures, `batch` and the number of PyTorch's threads, bit for bit.
 
     Args:
-        thresh: of the counts of true and false positives; average precision takes all that is
-            above .005.
+        thresh: of the counts of true and false positives; average precision takes all above .005.
         iou_thresh: a truth is found by what overlaps it by more.
         points: one of average_precision.POINTS.
         letter_box: keep the pictures' shape.
@@ -47,16 +48,16 @@ def evaluate_network(
         workers: threads that read pictures.
         on_progress: hears how many pictures are done.
         on_digest: hears the row of every picture whose file was read, and XXH3-64 of that.
-        on_bad: hears of a picture that cannot be read; it is then left out with its truths. None:
-            that is an error.
+        on_bad: hears of a picture that cannot be used, and is left out; None: that is an error.
         patience: with a disk that does not give a picture.
+        max_pixels: that a picture may have.
     Raises:
         ImageError: a picture cannot be read.
         Unavailable: the disk does not give it, however often it is asked.
 
     Source: AlexeyAB src/detector.c validate_detector_map.
     """
-    settings = Settings(letter_box=letter_box, batch=batch)
+    settings = Settings(letter_box=letter_box, batch=batch, max_pixels=max_pixels)
     named = [(picture.path, picture.place) for picture in pictures]
     matched = _Matched(network.cfg.heads[-1].classes, iou_thresh)
     done = 0

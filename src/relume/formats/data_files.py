@@ -31,7 +31,7 @@ from relume.formats.text_files import LARGEST_TEXT_BYTES, read_list, read_text
 
 KEYS = words(
     "classes train valid names backup results eval map difficult saveweights savelast keepstate "
-    "savebudget patience seed sampling cache cache_gb top hier bad"
+    "savebudget patience seed sampling cache cache_gb top hier bad max_pixels"
 )
 
 _LABEL_FOLDERS = tuple(

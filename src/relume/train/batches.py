@@ -34,6 +34,7 @@ def source_of(spec: RunSpec) -> Source:
         places=places_of(recipe.images),
         labels=recipe.labels,
         skips_bad=spec.operation.bad == SKIP,
+        max_pixels=spec.operation.max_pixels,
         with_replacement=recipe.sampling == REPLACEMENT,
     )
 

@@ -110,15 +110,13 @@ def evaluated(
         on_digest=digests.__setitem__,
         on_bad=leave_out,
         patience=Patience(PAUSES_S, stopped, say),
+        max_pixels=spec.operation.max_pixels,
     )
     if evaluation is None:
         return None
     _tell_changed(state, recipe, digests, say)
-    result = Measured(
-        state.iteration,
-        evaluation.mean_average_precision,
-        measure_of(state.recipe.keys, digests),
-    )
+    measure = measure_of(state.recipe.keys, digests)
+    result = Measured(state.iteration, evaluation.mean_average_precision, measure)
     history = replace(
         state.history,
         evaluations=(*state.history.evaluations, result),
