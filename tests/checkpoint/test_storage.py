@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pwd
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from relume.checkpoint import storage
 from relume.checkpoint.disk import Buffer, Disk
 from relume.checkpoint.hands import Hands
+from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import Locked, StorageError
 from tests.checkpoint.faults import strike
 
@@ -354,3 +356,24 @@ def test_what_can_be_had_again_is_written_whole_or_not_at_all(
     assert path.read_bytes() == b"old"
     storage.write_replaceable(path, [b"new ", b"one"])
     assert path.read_bytes() == b"new one"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_refusal_at_a_file_of_another_user_names_that_user(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.lock"
+    path.write_bytes(b"")
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    with (
+        pytest.raises(StorageError, match=f"net.lock: belongs to user '{owner}' .*chown"),
+        as_storage_error(path),
+    ):
+        raise OSError(number, os.strerror(number))
+    with (
+        pytest.raises(StorageError, match="cannot be written"),
+        as_storage_error(tmp_path / "missing"),
+    ):
+        raise OSError(number, os.strerror(number))
