@@ -29,18 +29,19 @@ from relume.memory import (
 Decoded = npt.NDArray[np.uint8]
 OPENCV_MOST_PIXELS = 1 << 30
 """OpenCV decodes no larger picture, unless OPENCV_LIMIT says so."""
+OPENCV_LARGEST_SIDE_PX = 1 << 20
 OPENCV_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 SMALL_BYTES = 1 << 26
 """What may be taken without a look at the free memory, which costs 0.1 ms."""
 SMALL_PIXELS = 1 << 22
 """Of a JPEG, which takes no more than SMALL_BYTES, whatever its kind."""
-UNKNOWN_BYTES = 1 << 20
-"""To see whether memory was short where a header does not say what a picture costs."""
+LEAST_TAKEN_BYTES = 1 << 20
+"""Asked for to see whether memory was short, where a picture costs less."""
 LOOK_AGAIN_S = 1.0
 
 
 def checked_cost(content: bytes, place: str, name: str, max_pixels: int) -> Cost | None:
-    """Return what a picture costs; None if its bytes do not say it.
+    """Return what decoding costs; None as decoding_cost.
 
     Args:
         content: of the file.
@@ -49,13 +50,21 @@ def checked_cost(content: bytes, place: str, name: str, max_pixels: int) -> Cost
     Raises:
         TooLarge: it has more, and OpenCV would decode it.
     """
-    cost = picture_cost(content)
-    if cost is None or cost.pixels <= max_pixels:
-        return cost
-    # What OpenCV refuses is no picture for it: it was skipped, and is.
-    if cost.pixels <= OPENCV_MOST_PIXELS or OPENCV_LIMIT in os.environ:
+    cost = decoding_cost(content)
+    if cost is not None and cost.pixels > max_pixels:
         raise too_large(cost.width_px, cost.height_px, cost.peak_bytes(), place, name, max_pixels)
     return cost
+
+
+def decoding_cost(content: bytes) -> Cost | None:
+    """Return what decoding costs; None if the bytes do not say it, or if OpenCV refuses the size.
+
+    What OpenCV refuses is undecodable everywhere, however much memory there is.
+    """
+    cost = picture_cost(content)
+    if cost is None or max(cost.width_px, cost.height_px) > OPENCV_LARGEST_SIDE_PX:
+        return None
+    return cost if cost.pixels <= OPENCV_MOST_PIXELS or OPENCV_LIMIT in os.environ else None
 
 
 def too_large(
@@ -89,9 +98,11 @@ def decode(
         with _reserved(peak_bytes or 0):
             decoded = _decoded(content, flag)
             if decoded is None:
-                # A decoder that gets no memory fails as on damaged bytes does.
-                _try_to_take(peak_bytes or UNKNOWN_BYTES)
-                if (peak_bytes or 0) > UNKNOWN_BYTES:
+                # A decoder that gets no memory fails as it does on damaged bytes.
+                if peak_bytes is None and (cost := decoding_cost(content)) is not None:
+                    peak_bytes = cost.peak_bytes()
+                _try_to_take(max(peak_bytes or 0, LEAST_TAKEN_BYTES))
+                if (peak_bytes or 0) > LEAST_TAKEN_BYTES:
                     decoded = _decoded(content, flag)
             return decoded
     except MemoryError as error:

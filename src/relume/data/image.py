@@ -18,11 +18,12 @@ from relume.data.decoding import (
     SMALL_PIXELS,
     checked_cost,
     decode,
+    decoding_cost,
     too_large,
 )
 from relume.data.patience import Patience
 from relume.errors import ImageError, Undecodable
-from relume.formats.picture_cost import MAX_PIXELS, picture_cost
+from relume.formats.picture_cost import MAX_PIXELS
 from relume.formats.picture_size import HEADER_BYTES, picture_size
 from relume.formats.places import open_regular
 
@@ -134,7 +135,7 @@ def stored_depth(content: bytes) -> tuple[int, int] | None:
     Raises:
         Unavailable: memory is short.
     """
-    cost = picture_cost(content)
+    cost = decoding_cost(content)
     peak_bytes = None if cost is None else cost.peak_bytes() + MOST_STORED_BYTES * cost.pixels
     decoded = decode(content, cv2.IMREAD_UNCHANGED, peak_bytes, "image", "")
     if decoded is None:
