@@ -45,10 +45,12 @@ def test_large_pictures_that_do_not_fit_together_are_decoded_one_after_the_other
     monkeypatch.setattr(cv2, "imdecode", counted)
     monkeypatch.setattr(decoding, "free_memory_bytes", lambda with_swap: 150_000_000)
     shapes: list[object] = []
-    threads = [
-        threading.Thread(target=lambda: shapes.append(np.shape(decode_picture(content, 3))))
-        for _ in range(4)
-    ]
+
+    def load() -> None:
+        pixels = decode_picture(content, 3)
+        shapes.append(pixels if pixels is None else pixels.shape)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
