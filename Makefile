@@ -2,14 +2,20 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Bytecode is written even where the environment forbids it: pytest rewrites every file of tests, and
+# without bytecode each of its processes does so again.
+WITH_BYTECODE := PYTHONDONTWRITEBYTECODE= $(BIN)/python
 
-.PHONY: demo test check bench prove format clean
+.PHONY: demo test test-avx2 check bench prove format clean
 
 demo: .venv/installed
 	$(BIN)/python -P -m relume.demo demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n auto --dist loadscope
+	$(WITH_BYTECODE) -m pytest -q -n auto --dist loadscope
+
+test-avx2: .venv/installed
+	$(WITH_BYTECODE) -m tests.processors -q -n auto --dist loadscope
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Settings that hold for every test."""
 
+import gc
 import signal
 
 import torch
@@ -11,3 +12,9 @@ torch.set_num_threads(1)
 # a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is there for good: the libraries and the tests."""
+    gc.collect()
+    gc.freeze()

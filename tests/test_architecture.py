@@ -6,6 +6,7 @@ Needs nothing but this checkout: python -m pytest tests/test_architecture.py
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -125,13 +126,19 @@ def part_of(module: str) -> str:
     return "" if part == "__init__" else part
 
 
+@cache
 def tree_of(module: str) -> ast.Module:
     return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(module)))
+
+
 def imports_of(module: str) -> Iterator[str]:
     """Yield the dotted name of everything a module imports, wherever in it."""
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -159,7 +166,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def calls_of(module: str) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call))
+    return (node for node in nodes_of(module) if isinstance(node, ast.Call))
 
 
 def test_every_module_belongs_to_a_row_of_the_table() -> None:
@@ -206,7 +213,7 @@ def test_files_and_functions_are_short(module: str) -> None:
     lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").count("\n")
     long = {
         node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(tree_of(module))
+        for node in nodes_of(module)
         if isinstance(node, ast.FunctionDef)
         and node.end_lineno is not None
         and node.end_lineno - node.lineno >= LONGEST_FUNCTION
@@ -319,7 +326,7 @@ def _reads(call: ast.Call) -> bool:
 
 @pytest.mark.parametrize("module", modules())
 def test_modules_and_classes_are_named_after_what_they_do(module: str) -> None:
-    classes = {n.name.lower() for n in ast.walk(tree_of(module)) if isinstance(n, ast.ClassDef)}
+    classes = {n.name.lower() for n in nodes_of(module) if isinstance(n, ast.ClassDef)}
 
     assert not set(module.split("/")) & BANNED_NAMES
     assert not any(name.endswith(("manager", "helper", "util", "utils")) for name in classes)
@@ -335,9 +342,9 @@ def test_every_module_says_what_it_is_for(module: str) -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_nothing_is_inherited_but_modules_of_torch_and_exceptions(module: str) -> None:
-    errors = {n.name for n in ast.walk(tree_of("errors")) if isinstance(n, ast.ClassDef)}
+    errors = {n.name for n in nodes_of("errors") if isinstance(n, ast.ClassDef)}
     allowed = errors | {"Exception", "nn.Module", "enum.Enum", "ProgressColumn", "Generic"}
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, ast.ClassDef):
             bases = {dotted(base) for base in node.bases}
             assert bases <= allowed, node.name

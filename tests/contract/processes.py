@@ -19,9 +19,9 @@ from relume.cli import main
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        *("relume.commands.train", "tests.contract.processes"),
-        # What a run imports later on; torch._inductor comes with determinism and with optimizers.
-        *("torch._inductor", "matplotlib.backends.backend_agg"),
+        *("relume.commands.train", "tests.contract.processes", "tests.contract.preloaded"),
+        # What a run imports later on, with determinism and with optimizers.
+        "torch._inductor",
     ]
 )
 LONGEST_S = 120

@@ -1,53 +1,37 @@
 """A portable run on other processors: emulated by qemu, which obeys what their CPUID says."""
 
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from relume.kernels import VARIABLES, machine_level
+from relume.kernels import machine_level
 from tests.cfg_texts import small_residual_cfg
 from tests.contract.small_runs import adam_cfg, copied_run, promised_files, sgd_cfg, write_run
+from tests.processors import AMD, INTEL, emulated_environment, has_emulator, python_on
 
-CHECKOUT = Path(__file__).parents[2]
 ITERATIONS = 8
-INTEL, AMD, SKYLAKE = "Haswell", "EPYC-Milan,l3-cache=off", "Skylake-Client"
+SKYLAKE = "Skylake-Client"
 BELOW = "IvyBridge"
 """AVX, but neither AVX2 nor FMA."""
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (qemu-user)"),
+    pytest.mark.skipif(not has_emulator(), reason="needs qemu-x86_64 (qemu-user)"),
     pytest.mark.skipif(machine_level() == "", reason="needs a processor of x86-64-v3"),
 ]
-
-
-def python_on(processor: str, folder: Path) -> str:
-    """Return a Python that runs on an emulated processor, also when it executes itself again."""
-    program = folder / processor / "python"
-    if not program.exists():
-        program.parent.mkdir()
-        real = Path(sys.executable).resolve()
-        program.write_text(f'#!/bin/sh\nexec qemu-x86_64 -cpu {processor} -0 "$0" {real} "$@"\n')
-        program.chmod(0o755)
-    return str(program)
 
 
 def train(
     python: str, run: Path, flags: Sequence[str] = (), stop_after: int = 0
 ) -> tuple[int, list[str]]:
     """Train as the command does, stopped by SIGTERM after some iterations; return what it said."""
-    environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    path = [str(CHECKOUT / "src"), sysconfig.get_path("purelib")]
     words = ["-m", "relume", "detector", "train", "obj.data", "net.cfg", "-threads", "2", *flags]
     process = subprocess.Popen(
         [python, *words],
         cwd=run,
-        env={**environ, "PYTHONPATH": os.pathsep.join(path)},
+        env=emulated_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

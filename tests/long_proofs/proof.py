@@ -19,7 +19,16 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.long_proofs import chain, controls, damage, kills, power_cuts, refusals, syscalls
+from tests.long_proofs import (
+    chain,
+    controls,
+    damage,
+    kills,
+    power_cuts,
+    processors,
+    refusals,
+    syscalls,
+)
 from tests.long_proofs.ledger import ROOT, Ledger, digest_of_source
 from tests.long_proofs.piece import Outcome, Piece, leave
 
@@ -48,6 +57,7 @@ PROMISED = {
     "power cuts": {"states": 100_000},
     "refusals": {"refusals": 300},
     "damage": {"flips": 100_000},
+    "processors": {"files of tests": 2 * len(processors.FILES)},
     "long tests": {},
 }
 """What each part must have counted, at least."""
@@ -65,7 +75,7 @@ def long_test(folder: Path, path: str) -> Outcome:
 def all_pieces(seed: int) -> list[Piece]:
     """Return everything, the parts that take longest first."""
     made = [Piece("long tests", Path(path).stem, long_test, (path,)) for path in LONG_TESTS]
-    for part in (controls, chain, kills, syscalls, power_cuts, refusals, damage):
+    for part in (processors, controls, chain, kills, syscalls, power_cuts, refusals, damage):
         made += part.pieces(seed)
     return made
 
