@@ -6,7 +6,7 @@ and do not change with Python's version. The reader takes no other archive.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LOCAL = struct.Struct("<4s5H3L2H")
@@ -177,14 +177,3 @@ def _listed(listed: bytes, count: int) -> list[tuple[str, int, int]]:
     if at != len(listed) or len(found) != count:
         raise Malformed("the directory of the archive is cut")
     return found
-
-
-def by_name(entries: Mapping[str, Entry], name: str) -> Entry:
-    """Return an entry.
-
-    Raises:
-        Malformed: there is none of that name.
-    """
-    if name not in entries:
-        raise Malformed(f"{name} is missing")
-    return entries[name]

@@ -5,6 +5,7 @@ What is not as it must be is a Malformed: no other exception follows from the by
 
 import json
 import re
+from collections.abc import Set
 from typing import Any, NoReturn
 
 from relume.checkpoint.archive import Malformed
@@ -35,7 +36,7 @@ def _refuse(constant: str) -> NoReturn:
     raise Malformed(f"{constant} in JSON")
 
 
-def fields_of(value: Any, needed: set[str], possible: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def fields_of(value: Any, needed: Set[str], possible: Set[str] = frozenset()) -> dict[str, Any]:
     """Return an object that has all fields that are needed, and no others than are possible."""
     if not isinstance(value, dict) or not needed <= value.keys() <= needed | possible:
         raise Malformed(f"no object of {', '.join(sorted(needed))}")
