@@ -1,5 +1,6 @@
 #!/bin/bash
-# Gives a torchrun command again until the run in a backup folder is finished. On each machine:
+# Gives a torchrun command again until the run in a backup folder is finished. On each machine of a
+# closed network (docs/distributed.md: whoever reaches torchrun's ports runs code as you):
 #
 #   ./torchrun_until_finished.sh backup torchrun --nnodes=1:3 ... -m relume detector train ...
 #
@@ -12,6 +13,8 @@ most_mistakes=5           # in a row
 
 # Else PyTorch 2.13 goes on asking for the place where all meet at a machine that has been lost.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Else a module in the current folder is imported in place of Python's own.
+export PYTHONSAFEPATH=1
 
 backup=$1
 shift

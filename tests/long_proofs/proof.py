@@ -37,8 +37,8 @@ LONG_TESTS = (
     *(
         f"tests/contract/test_{name}.py"
         for name in (
-            *("bccd", "full_size", "machines", "portable", "processes", "prove", "torchrun"),
-            "workers",
+            *("bccd", "full_size", "launch", "machines", "portable", "processes", "prove"),
+            *("torchrun", "workers"),
         )
     ),
     "tests/attacks/test_crafted_checkpoints.py",

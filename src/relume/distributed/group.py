@@ -12,6 +12,7 @@ Whoever leaves while the others want something tells them why: see `leave`.
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -293,6 +294,9 @@ def _connected_by_torchrun(
         yield Group(launcher=launcher)
         return
     machine = os.uname().nodename if local_size != size else ""
+    if not machine and sys.platform == "linux":
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, "lo")
     group = Group(rank, size, machine, launcher=launcher)
     with _peers(group):
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
