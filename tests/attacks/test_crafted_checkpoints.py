@@ -386,12 +386,12 @@ def check_answers(files: Iterator[bytes], number: int) -> int:
         traced = done % 25 == 0
         if traced:
             tracemalloc.start()
-        began_s = time.monotonic()
+        began_s = time.process_time()
         with suppress(CheckpointError):
             state = container.unpack(data, "x")
             assert container.pack(state) == data
             accepted += 1
-        assert time.monotonic() - began_s < LONGEST_S
+        assert time.process_time() - began_s < LONGEST_S
         if traced:
             assert tracemalloc.get_traced_memory()[1] < 2 * len(data) + LEAST_BYTES
             tracemalloc.stop()

@@ -29,7 +29,7 @@ from tests.contract.processes import Relume
 from tests.contract.small_runs import sgd_cfg, train_until, write_run
 
 TRAIN = ("detector", "train", "obj.data", "net.cfg", "-dont_show", "-workers", "0")
-LONGEST_S = 60
+LONGEST_S = 120
 TERABYTE = 1 << 40
 BACKUP = Path("backup")
 LAST = BACKUP / "net_last.weights"
