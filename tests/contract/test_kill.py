@@ -96,6 +96,7 @@ def test_a_run_stopped_by_each_signal_says_75_and_leaves_the_same_files(
 def takes_pipes() -> None:
     """Let this process read pipes like files: they are a disk that does not answer."""
     places.regular = lambda path, flags=0: os.open(path, os.O_RDONLY)
+    places.read_rest = lambda file, most_bytes=0: file.read()
 
 
 @contextmanager
