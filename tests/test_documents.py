@@ -1,4 +1,4 @@
-"""README.md and docs/: their commands are such, and their links lead somewhere."""
+"""README.md, SECURITY.md and docs/: their commands are such, and their links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from relume import cli
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)]+)\)")
 
@@ -45,3 +45,10 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
 
         assert target.exists(), link
         assert not anchor or anchor in anchors_of(target.read_text(encoding="utf-8")), link
+
+
+def test_the_table_of_attacks_names_every_file_of_attacks_and_no_other() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+\.py)`", text))
+
+    assert named == {path.name for path in (ROOT / "tests/attacks").glob("test_*.py")}
