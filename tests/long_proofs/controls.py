@@ -14,7 +14,7 @@ from relume.checkpoint.state import TrainState
 from relume.checkpoint.stored import Stored
 from relume.errors import CfgError, WeightsError
 from tests.checkpoint.faults import Passing
-from tests.long_proofs import chain, damage, kills, power_cuts, refusals, syscalls
+from tests.long_proofs import chain, damage, folder_events, kills, power_cuts, refusals, syscalls
 from tests.long_proofs.piece import Outcome, Piece
 
 TARGETS = {
@@ -115,6 +115,8 @@ CONTROLS: Mapping[str, Callable[[Path], Outcome]] = {
         folder, 1, 3, before=forget_momentum
     ),
     "system calls with the rename before the write": _at_system_calls,
+    "folder events without the check of the lock": folder_events.without_the_check,
+    "folder events with links followed": folder_events.with_links_followed,
 }
 
 

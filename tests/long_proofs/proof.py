@@ -23,6 +23,7 @@ from tests.long_proofs import (
     chain,
     controls,
     damage,
+    folder_events,
     kills,
     power_cuts,
     processors,
@@ -54,6 +55,7 @@ PROMISED = {
     "chain": {"resumes": 200},
     "kills": {"kills": 1000, "runs": 20, "kills of cold starts": 100},
     "system calls": {"kills at system calls": 450},
+    "folder events": {"sequences": folder_events.SEQUENCES},
     "power cuts": {"states": 100_000},
     "refusals": {"refusals": 300},
     "damage": {"flips": 100_000},
@@ -75,7 +77,8 @@ def long_test(folder: Path, path: str) -> Outcome:
 def all_pieces(seed: int) -> list[Piece]:
     """Return everything, the parts that take longest first."""
     made = [Piece("long tests", Path(path).stem, long_test, (path,)) for path in LONG_TESTS]
-    for part in (processors, controls, chain, kills, syscalls, power_cuts, refusals, damage):
+    parts = (processors, controls, chain, kills, syscalls, folder_events, power_cuts, refusals)
+    for part in (*parts, damage):
         made += part.pieces(seed)
     return made
 
