@@ -13,7 +13,9 @@ import pytest
 from relume.checkpoint import container, storage
 from relume.checkpoint.disk import Disk
 from relume.errors import CheckpointError, Locked, StorageError
+from relume.train.journal import Journal
 from tests.attacks.held_runs import END, TRAIN, contents, written_run
+from tests.checkpoint.states import history_of
 from tests.command_line import Ended, relume
 from tests.contract.small_runs import promised_files
 
@@ -91,6 +93,22 @@ def test_a_text_in_the_place_of_the_journal_is_moved_aside(run: Path, finished: 
     assert "backup/net.journal.jsonl: holds a text that relume did not write" in ended.err
     assert (run / "backup" / "net.aside" / "1" / "net.journal.jsonl").read_bytes() == FOREIGN
     assert promised_files(run) == promised_files(finished)
+
+
+def test_a_text_that_takes_the_place_of_the_journal_while_the_run_goes_on_is_moved_aside(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    path = tmp_path / "net.journal.jsonl"
+    journal = Journal(path, history_of(3), said.append)
+    path.rename(tmp_path / "old")
+    path.write_bytes(FOREIGN)
+
+    journal.finish(history_of(3))
+    journal.close()
+
+    assert path.read_bytes() == (tmp_path / "old").read_bytes()
+    assert (tmp_path / "net.aside" / "1" / path.name).read_bytes() == FOREIGN
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

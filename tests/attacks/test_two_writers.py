@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from relume.checkpoint import run_lock, storage
+from relume.checkpoint import container, run_lock, storage
 from relume.checkpoint.folder import newest_good
+from relume.checkpoint.keeper import Keeper
 from relume.errors import Locked, LockLost, StorageError
 from tests.attacks.held_runs import (
     END,
@@ -28,6 +29,7 @@ from tests.attacks.held_runs import (
     let_go,
     written_run,
 )
+from tests.checkpoint.states import tiny_state
 from tests.contract.processes import Relume
 
 LOCK = Path("backup") / "net.lock"
@@ -304,6 +306,28 @@ def test_a_folder_that_is_replaced_between_the_check_and_the_change_gets_nothing
             storage.write_durably(folder / "net_last.weights", b"new")
 
     assert list(folder.iterdir()) == []
+
+
+def test_a_run_whose_folder_was_another_for_the_moment_it_was_read_does_not_begin(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    (folder / "net_last.weights").write_bytes(container.pack(tiny_state(5)))
+    with storage.locked(folder, "net"):
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        found, _ = newest_good(folder, "net")
+        folder.rmdir()
+        (tmp_path / "moved").rename(folder)
+        keeper = Keeper(folder, "net", 1, 1000, pytest.fail)
+        with pytest.raises(LockLost, match="is newer than iteration 0, with which this run would"):
+            keeper.stop(tiny_state(0))
+
+    assert found is None
+    newest, _ = newest_good(folder, "net")
+    assert newest is not None
+    assert newest.state.iteration == 5
 
 
 def test_a_lock_file_whose_inode_seems_to_change_is_known_by_its_text(

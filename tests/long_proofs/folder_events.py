@@ -170,11 +170,11 @@ def train(folder: Path, stops: Stops, reports: Reports) -> None:
             reports.add("damaged", lock, [item.reason for item in rejected])
             set_aside([item.path for item in rejected], folder, "net", say)
         state = found.state if found else state_of(0)
-        reports.add("begun", lock, state.iteration)
         keeper = Keeper(folder, "net", 1, SAVEWEIGHTS, say)
         path = folder / "net.journal.jsonl"
         with closing(keeper), closing(Journal(path, state.history, say)) as journal:
             keeper.stop(state)
+            reports.add("begun", lock, state.iteration)
             while state.iteration < END:
                 state = state_of(state.iteration + 1)
                 journal.append(state.history, state.progress.average_loss or 0.0)
@@ -190,9 +190,21 @@ def train(folder: Path, stops: Stops, reports: Reports) -> None:
 def _watch(stops: Stops, reports: Reports) -> None:
     """Let this process stop where it was drawn, and report what it changes."""
     run_lock.LONGEST_CHANGE_S = 0.02
+
+    def write_durably(path: Path, *parts: Any, previous: Path | None = None) -> int:
+        reports.add("replaces", value=path.name)
+        written = write(path, *parts, previous=previous)
+        reports.add("has_replaced", value=path.name)
+        return written
+
+    def truncate(path: Path, length: int) -> None:
+        reports.add("replaces", value=path.name)
+        cut(path, length)
+        reports.add("has_replaced", value=path.name)
+
     storage.DISK = WatchedDisk(stops, reports)
     is_in_its_place, append = run_lock.RunLock.is_in_its_place, storage.AppendFile.append_bytes
-    take = run_lock.RunLock.is_taken
+    take, write, cut = run_lock.RunLock.is_taken, storage.write_durably, storage.truncate
 
     def then_stops(lock: run_lock.RunLock) -> bool:
         found = is_in_its_place(lock)
@@ -214,6 +226,8 @@ def _watch(stops: Stops, reports: Reports) -> None:
     patch.setattr(run_lock.RunLock, "is_in_its_place", then_stops)
     patch.setattr(run_lock.RunLock, "is_taken", reports_lock)
     patch.setattr(storage.AppendFile, "append_bytes", reports_append)
+    patch.setattr(storage, "write_durably", write_durably)
+    patch.setattr(storage, "truncate", truncate)
 
 
 def started(folder: Path, gaps: list[int], descriptor: int) -> int:
@@ -258,6 +272,8 @@ class Sequence:
     """The newest iteration that was made durable in a folder, and has not been taken away."""
     foreign: dict[Path, bytes] = field(default_factory=dict)
     """Files outside of the folder, to which links in it lead."""
+    replacing: dict[int, str] = field(default_factory=dict)
+    """What a process is about to replace: it has seen what lies there."""
     texts: set[bytes] = field(default_factory=set)
     """Foreign files in the folder under names of the run: they may be moved, not changed."""
 
@@ -354,6 +370,10 @@ class Sequence:
         elif kind == "changed" and self.holders.get(inode) != process:
             self.failed(f"two writers: {process} changed {value}, which {self.holders.get(inode)}"
                         " had locked")  # fmt: skip
+        elif kind == "replaces":
+            self.replacing[process] = value
+        elif kind == "has_replaced":
+            self.replacing.pop(process, None)
         elif kind == "durable":
             self.durable[inode] = max(int(value), self.durable.get(inode, 0))
         elif kind == "begun" and int(value) < self.durable.get(inode, 0):
@@ -471,8 +491,8 @@ def _foreign_put(run: Sequence) -> None:
     """A link, a text, a pipe or a folder of the user's own takes one of the run's names."""
     name, kind = run._drawn(PLANTED), run._drawn(("symbolic", "hard", "text", "pipe", "folder"))
     path = run.backup / name
-    if not run.backup.is_dir():
-        return
+    if not run.backup.is_dir() or name in [run.replacing.get(one) for one in run.stopped]:
+        return  # nobody can keep what comes between a look and a rename
     _removed(path)
     foreign = run.new_name("foreign")
     text = f"{foreign.name}, all I have\n".encode()

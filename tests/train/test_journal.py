@@ -221,7 +221,7 @@ def test_a_journal_on_a_disk_that_went_and_came_back_is_made_again(
 ) -> None:
     path = tmp_path / "net.journal.jsonl"
     journal = Journal(path, history_of(3), pytest.fail)
-    path.write_text("what the disk held when it went\n")
+    path.write_text('{"iteration":1,"seen":9}\n')  # what the disk held when it went
     broken: list[Path] = []
 
     def not_connected(file: storage.AppendFile) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from relume.checkpoint import container, course, storage
@@ -224,21 +225,27 @@ def claims_to_be_newer(path: Path, reached: tuple[int, int]) -> bool:
 def _claim(path: Path) -> tuple[int, int, int] | None:
     """Return the claimed position, and how many evaluations have been done."""
     with open_regular(path) as file:
-        if not claims_state(file, path):
-            return None
-        try:
-            manifest = container.read_manifest_of(file)
-        except Malformed:  # no manifest of ours: the start looks at the file, and says why
-            return sys.maxsize, 0, 0
-        except OSError as error:
-            if not_given(path, error):
-                raise
-            return sys.maxsize, 0, 0  # a damaged file leads nowhere
-        return (
-            manifest["iteration"],
-            manifest.get("subdivision", 0),
-            manifest.get("evaluations", 0),
-        )
+        return _claim_in(file, path)
+
+
+def claimed_iteration(file: BufferedReader, path: Path) -> int | None:
+    """Return how many iterations an open checkpoint says it holds; as `claimed_position`."""
+    claim = _claim_in(file, path)
+    return claim and claim[0]
+
+
+def _claim_in(file: BufferedReader, path: Path) -> tuple[int, int, int] | None:
+    if not claims_state(file, path):
+        return None
+    try:
+        manifest = container.read_manifest_of(file)
+    except Malformed:  # no manifest of ours: the start looks at the file, and says why
+        return sys.maxsize, 0, 0
+    except OSError as error:
+        if not_given(path, error):
+            raise
+        return sys.maxsize, 0, 0  # a damaged file leads nowhere
+    return manifest["iteration"], manifest.get("subdivision", 0), manifest.get("evaluations", 0)
 
 
 def run_of(path: Path) -> str | None:

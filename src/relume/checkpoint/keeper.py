@@ -15,15 +15,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relume.checkpoint import container, storage
+from relume.checkpoint import container, run_lock, storage
 from relume.checkpoint.contents import DIGEST_BYTES, Parts
 from relume.checkpoint.evaluations import is_best, is_evaluated_state
 from relume.checkpoint.file_image import FileImage
-from relume.checkpoint.folder import claimed_position, iteration_in_name, run_files
+from relume.checkpoint.folder import (
+    claimed_iteration,
+    claimed_position,
+    iteration_in_name,
+    run_files,
+)
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.pace import Pace, pause_after
 from relume.checkpoint.state import TrainState
-from relume.errors import RelumeError, StorageError
+from relume.errors import LockLost, RelumeError, StorageError
 from relume.formats.places import open_regular
 
 MOST_DUE_MILESTONES = 3
@@ -195,12 +200,38 @@ class Keeper:
             awaits_evaluation: as in `offer`.
         Raises:
             StorageError: it could not be written.
+            LockLost: the folder is not the one that was locked, or was not when it was read.
         """
         self._wait()
+        if self._durable is None and run_lock.covering_lock(self._last) is not None:
+            self._check_newest(state)
         if state.iteration or state.subdivision:
             self._stop(state, container.packed_parts(state), awaits_evaluation)
         else:
             self._durable = (0, self.clock())  # there is nothing yet that could be lost
+
+    def _check_newest(self, state: TrainState) -> None:
+        """See to it that a run does not begin with a state older than the newest in its folder.
+
+        That was looked for at a path, which may have led to another folder for a moment.
+
+        Raises:
+            LockLost: it would.
+        """
+        try:
+            with run_lock.open_to_read(self._last) as file:
+                newest = claimed_iteration(file, self._last)
+        except LockLost:
+            raise
+        except (RelumeError, OSError):
+            return  # there is none; one that cannot be read has been looked at by the start
+        if newest is not None and newest > state.iteration:
+            raise LockLost(
+                self._last,
+                f"is newer than {state.place}, with which this run would begin",
+                "the folder as this run found it",
+                "see what changes the folder, then give the same command again",
+            )
 
     def _stop(self, state: TrainState, data: Parts, awaits_evaluation: bool) -> None:
         self._save_due_files()

@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
 
 from relume.checkpoint.system_errors import as_storage_error
@@ -59,7 +61,7 @@ class RunLock:
     _changes: int = 0
     """How many threads are making a change."""
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The path of the lock file."""
         return self.folder / f"{self.name}.lock"
@@ -286,6 +288,22 @@ def change(path: Path) -> Iterator[tuple[str, int | None]]:
     lock, relative = covering
     with lock.change() as descriptor:
         yield relative, descriptor
+
+
+def open_to_read(path: Path) -> BufferedReader:
+    """Open a regular file in the folder that is locked, whatever folder is at its path by then.
+
+    Raises:
+        LockLost: the lock is not in its place any more.
+        OSError: there is no such file, or it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with change(path) as (place, folder):
+        descriptor = os.open(place, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return os.fdopen(descriptor, "rb")
 
 
 def covering_lock(path: Path) -> tuple[RunLock, str] | None:

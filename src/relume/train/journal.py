@@ -38,10 +38,11 @@ class Journal:
 
         A file of that name that is no journal is moved aside.
         """
-        keep_foreign_aside(path, path.name.removesuffix(SUFFIX), begins_a_journal, warn)
+        self._path = path
         self._history = history
         self._warn = warn
         self._paused = False
+        self._keep_foreign_aside()
         if history.iteration - history.start <= FULLY_CHECKED:
             text = _text(history)
             if not _cut_back(path, text):
@@ -96,7 +97,12 @@ class Journal:
         except StorageError as error:
             self._warn(f"the journal is not whole, the next start mends it: {error}")
 
+    def _keep_foreign_aside(self) -> None:
+        name = self._path.name.removesuffix(SUFFIX)
+        keep_foreign_aside(self._path, name, begins_a_journal, self._warn)
+
     def _make_again(self) -> None:
+        self._keep_foreign_aside()
         storage.write_durably(self._file.path, _text(self._history))
         with suppress(StorageError):  # it may lie on a disk that has gone and come back
             self._file.close()
