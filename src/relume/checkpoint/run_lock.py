@@ -28,6 +28,7 @@ from pathlib import Path
 
 from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import CheckpointError, Locked, LockLost
+from relume.formats.places import open_regular
 
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NO_REGULAR_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK}
@@ -297,13 +298,8 @@ def open_to_read(path: Path) -> BufferedReader:
         LockLost: the lock is not in its place any more.
         OSError: there is no such file, or it cannot be opened.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with change(path) as (place, folder):
-        descriptor = os.open(place, flags, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return os.fdopen(descriptor, "rb")
+        return open_regular(place, folder)
 
 
 def covering_lock(path: Path) -> tuple[RunLock, str] | None:

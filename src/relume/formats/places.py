@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
@@ -91,10 +92,14 @@ def regular(path: str, flags: int = 0) -> int:
     Raises:
         OSError: as os.open; EINVAL: a pipe, a socket or a device.
     """
+    return _regular_in(None, path)
+
+
+def _regular_in(folder: int | None, path: str, flags: int = 0) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+        descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING, dir_fd=folder)
     except OSError as error:
-        if error.errno == errno.ENXIO and not stat.S_ISREG(Path(path).stat().st_mode):
+        if error.errno == errno.ENXIO and not stat.S_ISREG(os.stat(path, dir_fd=folder).st_mode):
             raise _no_regular_file() from error  # a socket cannot be opened at all
         raise
     try:
@@ -111,13 +116,17 @@ def _no_regular_file() -> OSError:
     return OSError(errno.EINVAL, "no regular file")
 
 
-def open_regular(path: str | Path) -> BufferedReader:
+def open_regular(path: str | Path, folder: int | None = None) -> BufferedReader:
     """Open a regular file for reading: the one way to do so, which never waits for a writer.
 
+    Args:
+        path: of the file.
+        folder: descriptor of the folder that the path is relative to; None: the current one.
     Raises:
         OSError: as open(); EINVAL: a pipe, a socket or a device.
     """
-    return open(path, "rb", opener=regular)
+    opener = regular if folder is None else partial(_regular_in, folder)
+    return open(path, "rb", opener=opener)
 
 
 def read_regular(path: str | Path, most_bytes: int | None = None) -> bytes:
