@@ -57,12 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         screen.warn("interrupted")
         return INTERRUPTED
     except Exception as error:  # of Python, PyTorch or OpenCV
-        if not is_out_of_memory(error):
+        if not (lack := _lack_of(error)):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
-        screen.error(
-            f"memory: ran out ({reason}); what was saved before is whole; free some memory"
-        )
+        screen.error(f"{lack} ({reason}); what was saved before is whole")
         return USER_ERROR
     finally:
         screen.close()
@@ -88,6 +86,15 @@ def program() -> NoReturn:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _lack_of(error: Exception) -> str:
+    """Return what the system has too little of where an error reports that, else nothing."""
+    if is_out_of_memory(error):
+        return "memory: ran out; free some"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "threads: the system starts no more; raise ulimit -u, or the control group's limit"
+    return ""
 
 
 def _status(error: RelumeError) -> int:

@@ -12,6 +12,8 @@ CGROUP_1 = (
 )
 CGROUP_2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 """Files of a control group: the limit, what is used, and what of that is page cache."""
+NO_MEMORY = ("can't allocate memory", "could not create a primitive")
+"""Words of PyTorch, and of oneDNN in it, for a processor's memory."""
 OPENCV_NO_MEMORY = -4
 """Error::StsNoMem, the code of cv2.error."""
 RLIMITS = (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5))
@@ -89,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # PyTorch's, of a GPU
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY))
         or getattr(error, "code", None) == OPENCV_NO_MEMORY
     )
 

@@ -225,15 +225,23 @@ def test_a_run_whose_memory_ran_out_is_saved_and_goes_on_to_the_same_bytes(
     assert promised_files(short) == promised_files(whole)
 
 
-def test_where_memory_runs_out_in_a_command_one_line_reports_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "memory: ran out; free some (MemoryError)"),
+        (RuntimeError("could not create a primitive"), "memory: ran out; free some (could"),
+        (RuntimeError("can't start new thread"), "threads: the system starts no more"),
+    ],
+)
+def test_where_memory_or_threads_run_out_in_a_command_one_line_reports_it(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*args: object) -> int:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(cli, "_function", lambda path: run_out)
 
     ended = relume("inspect", "x.weights")
 
     assert ended.status == 2
-    assert ended.error.startswith("memory: ran out (MemoryError)")
+    assert ended.error.startswith(line)

@@ -14,8 +14,9 @@ from relume.errors import INTERRUPTED, UsageError
 from relume.screen import Screen
 from relume.train.loop import Stop
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
-"""Those that a system knows are taken; SIGBREAK is Windows' Ctrl-Break."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGXCPU", "SIGBREAK")
+"""Those that a system knows are taken; SIGXCPU is a soft limit of time (ulimit -S -t, Grid Engine),
+SIGBREAK is Windows' Ctrl-Break."""
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 LEFT = "left at once; the same command goes on from the last checkpoint"
 END = 0
