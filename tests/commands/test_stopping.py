@@ -80,3 +80,10 @@ def _held_up() -> None:
             while signal.SIGINT in signal.sigpending():
                 os.sched_yield()
         os.read(nothing, 1)
+
+
+def test_a_soft_limit_of_processor_time_asks_a_run_to_stop() -> None:
+    with stop_by_signal(Screen(), is_said=False) as stop:
+        os.kill(os.getpid(), signal.SIGXCPU)
+
+        assert stop.requested
