@@ -247,6 +247,14 @@ def test_only_the_screen_prints_and_only_the_command_line_exits(module: str) -> 
 
 
 @pytest.mark.parametrize("module", modules())
+def test_only_figures_imports_matplotlib(module: str) -> None:
+    """It keeps Matplotlib from reading settings in the current folder."""
+    libraries = {name.partition(".")[0] for name in imports_of(module)}
+
+    assert module == "figures" or "matplotlib" not in libraries
+
+
+@pytest.mark.parametrize("module", modules())
 def test_only_storage_writes_to_the_file_system(module: str) -> None:
     writing = [ast.unparse(call) for call in calls_of(module) if _writes(call)]
 

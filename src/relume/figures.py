@@ -18,6 +18,7 @@ try:
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 except OSError as error:
     raise StorageError(
         "Matplotlib",
@@ -28,7 +29,16 @@ except OSError as error:
 finally:
     os.path.exists = _exists
 
-__all__ = ["COLOURS", "Axes", "Figure", "fixed_style", "png"]
+__all__ = [
+    "COLOURS",
+    "Axes",
+    "Figure",
+    "FuncFormatter",
+    "LogLocator",
+    "NullFormatter",
+    "fixed_style",
+    "png",
+]
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000")
 """Okabe and Ito's palette without its yellow: told apart by colour-blind people, and on white."""

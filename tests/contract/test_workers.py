@@ -94,14 +94,16 @@ def test_any_number_of_processes_leaves_the_same_bytes(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("gpus", [False, True], ids=["torchrun", "-gpus"])
 @pytest.mark.parametrize("size", range(1, 9))
 def test_every_number_of_processes_leaves_the_same_bytes(
-    name: str, alone: Path, tmp_path: Path, size: int
+    name: str, alone: Path, tmp_path: Path, size: int, gpus: bool
 ) -> None:
     folder = copied_run(alone, tmp_path / "run")
     size = min(size, 8 if name == "sgd, 8" else 6)
 
-    assert Workers(folder, size, before=_leave_layer_by_layer).ended() == [0] * size
+    workers = Workers(folder, size, before=_leave_layer_by_layer, gpus=gpus)
+    assert workers.ended() == [0] * size, workers.said
     assert promised_files(folder) == promised_files(alone)
 
 

@@ -1,13 +1,20 @@
 """The picture of the clusters: every box a point, every anchor a numbered mark."""
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relume.control_characters import escape_controls
 from relume.datasets.anchors import Clusters, Shapes
 from relume.datasets.make_cfg import pixel_text
-from relume.figures import COLOURS, Figure, fixed_style, png
+from relume.figures import (
+    COLOURS,
+    Axes,
+    Figure,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    fixed_style,
+    png,
+)
 
 MOST_POINTS = 20_000
 """Of more boxes every n-th is drawn."""
