@@ -165,7 +165,7 @@ def plain_contestant(spec: RunSpec, group: Group) -> Contestant:
                         train_on(mini_batch)
                 set_rate(optimizer, learning_rate(net, iteration), iteration, net)
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=False)
+                parallel.zero_grad(set_to_none=False)
                 if clock.tick():
                     break
         return clock.per_iteration()

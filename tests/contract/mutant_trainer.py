@@ -3,18 +3,18 @@
 import sys
 
 import numpy.typing as npt
-import torch
 from numpy import uint64
 
 from relume.checkpoint.state import TrainState
 from relume.cli import main
 from relume.model.network import Network
 from relume.train import capture, loop
+from relume.train.optimizer import Optimizer
 from relume.train.partial import Partial
 
 
 def forgetful_install(
-    state: TrainState, network: Network, optimizer: torch.optim.Optimizer, pictures: int
+    state: TrainState, network: Network, optimizer: Optimizer, pictures: int
 ) -> tuple[npt.NDArray[uint64], Partial]:
     """Install a state, and then lose the momentum."""
     installed = capture.install(state, network, optimizer, pictures)

@@ -18,11 +18,7 @@ from relume.cli import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    [
-        *("relume.commands.train", "tests.contract.processes", "tests.contract.preloaded"),
-        # What a run imports later on, with determinism and with optimizers.
-        "torch._inductor",
-    ]
+    ["relume.commands.train", "tests.contract.processes", "tests.contract.preloaded"]
 )
 LONGEST_S = 120
 """A process that takes longer has hung."""

@@ -8,6 +8,7 @@ import torch
 
 from relume.data.loaders import available_processors
 from relume.train.environment import declare, differences
+from tests.checkpoint.states import tiny_cfg
 
 CPU = torch.device("cpu")
 
@@ -48,15 +49,24 @@ def test_a_process_may_use_at_least_one_thread() -> None:
 
 
 SETTINGS = """
-import torch
+import sys, torch
+from relume.formats.cfg import parse_cfg
+from relume.model.network import Network
 from relume.train.environment import set_up
+from relume.train.optimizer import build_optimizer
 set_up(2)
 print(torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
       torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32)
+network = Network(parse_cfg(sys.argv[1], "net.cfg", "train"))
+for p in network.trained_parameters():
+    p.tensor.grad = torch.ones_like(p.tensor)
+build_optimizer(network.trained_parameters(), network.cfg.net).step()
+print(sorted({"torch._dynamo", "torch._inductor"} & sys.modules.keys()))
 """
 
 
-def test_set_up_makes_the_process_repeatable() -> None:
-    run = subprocess.run([sys.executable, "-c", SETTINGS], capture_output=True, text=True)
+def test_set_up_makes_the_process_repeatable_and_an_update_imports_no_compiler() -> None:
+    command = [sys.executable, "-c", SETTINGS, tiny_cfg()]
+    run = subprocess.run(command, capture_output=True, text=True)
 
-    assert run.stdout == "2 True False False\n"
+    assert run.stdout == "2 True False False\n[]\n", run.stderr

@@ -1,4 +1,4 @@
-"""PyTorch's optimizers, set up so that they do what Darknet's update functions do."""
+"""The optimizers do what Darknet's update functions do."""
 
 from dataclasses import replace
 
@@ -141,6 +141,6 @@ def test_the_rate_of_a_layer_is_the_nets_by_its_factor() -> None:
 
     set_rate(optimizer, 0.01, 1, replace(network.cfg.net))
 
-    rates = {id(t): group["lr"] for group in optimizer.param_groups for t in group["params"]}
+    rates = {id(t): group.rate for group in optimizer.groups for t in group.tensors}
     for p in network.trained_parameters():
         assert rates[id(p.tensor)] == 0.01 * (3 if p.layer == 0 else 1)

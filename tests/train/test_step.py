@@ -15,7 +15,7 @@ from relume.errors import NotFinite
 from relume.formats.cfg import parse_cfg
 from relume.model.network import Network
 from relume.spec import Recipe
-from relume.train.optimizer import build_optimizer
+from relume.train.optimizer import Optimizer, build_optimizer
 from relume.train.partial import Partial, Share
 from relume.train.step import (
     Report,
@@ -103,7 +103,7 @@ def mini_batches(network: Network, first: int = 0) -> Iterator[MiniBatch]:
 
 def train_iteration(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batches: Iterator[MiniBatch],
     iteration: int,
     rate: float,
@@ -116,7 +116,7 @@ def train_iteration(
     return update(network, optimizer, partial, iteration, rate, (32, 32)), partial
 
 
-def bits(network: Network, optimizer: torch.optim.Optimizer) -> bytes:
+def bits(network: Network, optimizer: Optimizer) -> bytes:
     tensors = [*network.darknet_arrays().values()]
     tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
     return b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)

@@ -10,7 +10,7 @@ from torch import Tensor
 from relume.checkpoint.state import PARTIAL, Array, Arrays, History, Progress, TrainState
 from relume.errors import Mismatch
 from relume.model.network import Network
-from relume.train.optimizer import named_state
+from relume.train.optimizer import Optimizer, named_state
 from relume.train.partial import Partial, Signature, partial_of, signatures_of_partial
 
 PAGE = 512
@@ -20,7 +20,7 @@ PICTURES = "pictures"
 
 def capture(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     pictures: npt.NDArray[np.uint64],
     before: TrainState,
     progress: Progress,
@@ -51,7 +51,7 @@ def capture(
 
 
 def install(
-    state: TrainState, network: Network, optimizer: torch.optim.Optimizer, pictures: int
+    state: TrainState, network: Network, optimizer: Optimizer, pictures: int
 ) -> tuple[npt.NDArray[np.uint64], Partial]:
     """Put a state into a network and its optimizer; return the rest of it.
 
@@ -106,9 +106,7 @@ def _copied(digests: Array) -> npt.NDArray[np.uint64]:
     return copied
 
 
-def empty_groups(
-    network: Network, optimizer: torch.optim.Optimizer, pictures: int
-) -> dict[str, Arrays]:
+def empty_groups(network: Network, optimizer: Optimizer, pictures: int) -> dict[str, Arrays]:
     """Return the groups of a state in which nothing has been trained yet."""
     live = named_state(optimizer, network.trained_parameters(), network.cfg.net)
     groups: dict[str, Arrays] = {group: _to_numpy(tensors) for group, tensors in live.items()}

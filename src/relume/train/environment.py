@@ -77,7 +77,8 @@ def set_up(threads: int) -> None:
     """Make PyTorch and OpenCV repeatable in this process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms(True), which imports PyTorch's compiler.
+    torch.set_deterministic_debug_mode("error")
     # Filling fresh memory guards against reading it, which no kernel here does; it costs 7 %.
     # (Set through a module that has no types for what it forwards.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from relume.train.evaluation import evaluated, evaluation_due, is_finished
 from relume.train.evidence import with_evidence
 from relume.train.journal import Journal, record_of
 from relume.train.memory import check_training_memory, memory_errors_named
-from relume.train.optimizer import build_optimizer
+from relume.train.optimizer import Optimizer, build_optimizer
 from relume.train.partial import Partial, with_partial
 from relume.train.step import Report, train_subdivision, update, updated_average
 from relume.train.together import (
@@ -80,7 +80,7 @@ class Live:
     """A run in memory, between two subdivisions: what becomes of a state once it is trained on."""
 
     network: Network
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     pictures: npt.NDArray[np.uint64]
     """[images] digest of every picture used so far."""
     partial: Partial

@@ -21,7 +21,7 @@ from relume.distributed.tree import Gradients
 from relume.errors import NotFinite
 from relume.model.loss import HeadLoss, Truths, head_loss
 from relume.model.network import Network, Statistics
-from relume.train.optimizer import gradient_scale, set_rate
+from relume.train.optimizer import Optimizer, gradient_scale, set_rate
 from relume.train.partial import Partial, Share, Subdivision
 
 
@@ -68,7 +68,7 @@ def train_subdivision(network: Network, share: Share, mini_batch: MiniBatch) -> 
 
 def update(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     partial: Partial,
     iteration: int,
     rate: float,
@@ -97,7 +97,7 @@ def update(
     for parameter, gradient in zip(network.trained_parameters(), gradients, strict=True):
         parameter.tensor.grad = gradient
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     network.fold_statistics(partial.statistics)
     return report
 
