@@ -92,5 +92,8 @@ def _reachable(pid: int) -> list[tuple[str, str, str]]:
 
 def _lines(path: Path) -> list[list[str]]:
     with suppress(FileNotFoundError):  # such sockets are not a part of this kernel
-        return [line.split() for line in path.read_text(encoding="ascii").splitlines()[1:]]
+        return [
+            line.split()
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+        ]
     return []
