@@ -82,7 +82,7 @@ def _reachable(pid: int) -> list[tuple[str, str, str]]:
         for line in _lines(Path(f"/proc/{pid}/net/{kind}")):
             if kind == "unix":
                 if int(line[3], 16) & ACCEPTS:
-                    found.append((kind, line[6], line[7] if len(line) > 7 else ""))
+                    found.append((kind, line[6], " ".join(line[7:])))
             elif kind == "packet":
                 found.append((kind, line[8], ""))
             elif kind.startswith("raw") or line[3] in (LISTENS, BOUND):
@@ -92,8 +92,7 @@ def _reachable(pid: int) -> list[tuple[str, str, str]]:
 
 def _lines(path: Path) -> list[list[str]]:
     with suppress(FileNotFoundError):  # such sockets are not a part of this kernel
-        return [
-            line.split()
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-        ]
+        # A socket's path may be anything.
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return [line.split(maxsplit=10) for line in text.split("\n")[1:] if line.strip()]
     return []
