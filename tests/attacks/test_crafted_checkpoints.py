@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from relume.checkpoint import container
-from relume.checkpoint.archive import Seal, directory, local_header
+from relume.checkpoint.archive import END, Seal, directory, local_header
 from relume.checkpoint.contents import COMMENT, MANIFEST
 from relume.checkpoint.state import RECORD, TrainState
 from relume.errors import CheckpointError, Damaged
@@ -89,6 +89,10 @@ def overlapping(old: dict[str, Any]) -> None:
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     second["data_offsets"] = first["data_offsets"]
+
+
+def huge_and_empty() -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}
 
 
 def adam_group() -> bytes:
@@ -170,6 +174,9 @@ CRAFTS: dict[str, Callable[[Crafted], Crafted]] = {
         MOMENTUM,
         lambda old: {k: {**v, "shape": [1, *v["shape"]]} for k, v in old.items()},
     ),
+    "an empty tensor of a huge shape": lambda c: header(
+        c, MOMENTUM, lambda old: {"x": huge_and_empty(), **old}
+    ),
     "a header of tensors that is none": lambda c: c.entry(MOMENTUM, b"\xff" * 40),
     "JSON that is nested deeply": lambda c: c.entry("progress.json", b"[" * 100_000),
     "a number without end": lambda c: c.entry("progress.json", b"1" * 100_000),
@@ -249,6 +256,12 @@ def compressed(craft: Crafted) -> bytes:
     return resealed(out + bytes(end))
 
 
+def end_alone(before_bytes: int) -> bytes:
+    """Return a short file whose end refers to an end of 64 bits, for which there is no room."""
+    end = END.pack(b"PK\5\6", 0, 0, 0, 0, 0, 0xFFFFFFFF, 50)
+    return resealed(bytes(before_bytes) + end + COMMENT + b"0" * 32)
+
+
 STRUCTURES: dict[str, Callable[[Crafted], bytes]] = {
     "an entry twice": lambda c: file_of(c.darknet, [*listed(c), ("recipe/cfg", b"[net]")]),
     "entries in another order": lambda c: file_of(c.darknet, [listed(c)[0], *listed(c)[:0:-1]]),
@@ -265,6 +278,7 @@ STRUCTURES: dict[str, Callable[[Crafted], bytes]] = {
     ).built(sealed=False),
     "no entry": lambda c: file_of(c.darknet, []),
     "nothing but the end": lambda c: resealed(COMMENT + b"0" * 32),
+    "no room for an end of 64 bits": lambda c: end_alone(28),
 }
 
 
@@ -482,6 +496,22 @@ def test_a_start_goes_on_from_the_good_one_beside_a_crafted_one(run: Path, what:
     assert "goes on from backup/net.backup (iteration 2)" in ended.err
     (aside,) = Path("backup/net.aside").rglob("net_last.weights")
     assert aside.read_bytes() == crafted
+
+
+@pytest.mark.parametrize("before_bytes", [28, 75])
+def test_a_short_file_that_claims_a_large_archive_is_damaged(run: Path, before_bytes: int) -> None:
+    LAST.write_bytes(end_alone(before_bytes))
+
+    inspected = relume("inspect", LAST)
+    verified = relume("verify", "backup")
+    ended = relume("detector", "train", "obj.data", "net.cfg", "-dont_show", "-workers", 0)
+
+    assert inspected.status == 2, inspected.err
+    assert inspected.error.startswith(f"{LAST}: ")
+    assert verified.status == 1, verified.err
+    assert "damaged   backup/net_last.weights" in verified.out
+    assert ended.status == 0, ended.err
+    assert "goes on from backup/net.backup (iteration 2)" in ended.err
 
 
 def test_the_kernels_of_a_crafted_checkpoint_end_no_process(run: Path) -> None:

@@ -131,7 +131,11 @@ def entries_in(read: Read, size_bytes: int, comment_bytes: int) -> dict[str, Ent
         raise Malformed("no end of an archive")
     if begin > LARGEST:
         at -= END64.size + LOCATOR.size
-        magic, *_, count, length, begin = END64.unpack(read(max(at, 0), at + END64.size))
+        if at < 0:
+            raise Malformed("too short for an archive")
+        magic, *_, count, length, begin = END64.unpack(read(at, at + END64.size))
+        if magic != b"PK\6\6":
+            raise Malformed("no end of an archive of 64 bits")
     if length > MOST_DIRECTORY_BYTES or begin + length != at:
         raise Malformed("the directory of the archive is not where it belongs")
     entries: dict[str, Entry] = {}

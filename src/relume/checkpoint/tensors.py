@@ -92,6 +92,8 @@ def stored_tensors(data: memoryview) -> list[StoredTensor]:
         dtype = TYPES.get(text_of(spec["dtype"]))
         if dtype is None or len(shape) > MOST_DIMENSIONS:
             raise Malformed(f"tensor {name!a} has an unknown type or too many dimensions")
+        if prod(side for side in shape if side) > len(data):  # NumPy refuses it even if empty
+            raise Malformed(f"tensor {name!a} has too large a shape")
         end = offset + prod(shape) * dtype.itemsize
         if spec["data_offsets"] != [offset - 8 - length, end - 8 - length] or end > len(data):
             raise Malformed(f"tensor {name!a} does not lie where its shape and those before it say")
