@@ -23,7 +23,8 @@ RLIMITS = (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5))
 def free_memory_bytes(with_swap: bool = False) -> int:
     """Return the memory that can still be taken within all limits; a large number if unknown."""
     free = _free_in_machine(("MemAvailable:", "SwapFree:") if with_swap else ("MemAvailable:",))
-    return max(min(free, *_left_of_limits(), *left_in_cgroups(_text("/proc/self/cgroup"))), 0)
+    limits = [*_limits(), *limits_of_cgroups(_text("/proc/self/cgroup"))]
+    return max(min(free, *(limit - used for limit, used in limits)), 0)
 
 
 def total_memory_bytes() -> int:
@@ -33,21 +34,23 @@ def total_memory_bytes() -> int:
     """
     limits = [limit for limit, _ in _limits()]
     swap = _in_machine(("SwapTotal:",))
-    groups = [left + swap for left in left_in_cgroups(_text("/proc/self/cgroup"))]
+    groups = [limit + swap for limit, _ in limits_of_cgroups(_text("/proc/self/cgroup"))]
     return min(_in_machine(("MemTotal:", "SwapTotal:")) or sys.maxsize, *limits, *groups)
 
 
-def left_in_cgroups(memberships: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Return what each control group that holds this process still lets it take, in bytes.
+def limits_of_cgroups(
+    memberships: str, mounted: Path = Path("/sys/fs/cgroup")
+) -> list[tuple[int, int]]:
+    """Return the limit of each control group of this process in bytes, and what of it is used.
 
-    The page cache of files counts as free: the kernel drops it when a group needs memory. A
-    container that has read many pictures would otherwise always look full.
+    The page cache of files does not count as used: the kernel drops it when a group needs memory.
+    A container that has read many pictures would otherwise always look full.
 
     Args:
         memberships: the text of /proc/self/cgroup.
         mounted: where control groups are mounted, version 1 or 2 or both.
     """
-    left = []
+    limits = []
     for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -64,17 +67,19 @@ def left_in_cgroups(memberships: str, mounted: Path = Path("/sys/fs/cgroup")) ->
                 *(parent for parent in own.parents if root in parent.parents),
                 root,
             }:
-                left += _left_in(folder, *names)
-    return left
+                limits += _limit_of_cgroup(folder, *names)
+    return limits
 
 
-def _left_in(folder: Path, limit: str, used: str, cached: tuple[str, ...]) -> list[int]:
+def _limit_of_cgroup(
+    folder: Path, limit: str, used: str, cached: tuple[str, ...]
+) -> list[tuple[int, int]]:
     texts = [_text(str(folder / name)).strip() for name in (limit, used)]
     if not all(text.isdecimal() for text in texts):  # "max", or no such file
         return []
     counted = (line.split() for line in _text(str(folder / "memory.stat")).splitlines())
     cache = sum(int(fields[1]) for fields in counted if fields and fields[0] in cached)
-    return [int(texts[0]) - int(texts[1]) + cache]
+    return [(int(texts[0]), int(texts[1]) - cache)]
 
 
 def _free_in_machine(counted: tuple[str, ...]) -> int:
@@ -100,10 +105,6 @@ def _in_machine(counted: tuple[str, ...]) -> int:
     """Return the sum of lines of /proc/meminfo in bytes; 0 where there is no such file."""
     lines = _text("/proc/meminfo").splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(counted))
-
-
-def _left_of_limits() -> list[int]:
-    return [limit - used for limit, used in _limits()]
 
 
 def _limits() -> list[tuple[int, int]]:

@@ -93,6 +93,54 @@ def test_a_tiff_of_a_few_pixels_costs_what_its_tiles_do() -> None:
     assert cost.peak_bytes() > 16000 * 16000 * 7
 
 
+def jpeg_with(components: bytes) -> bytes:
+    """Return the progressive JPEG with other components, each of three bytes."""
+    data = SMALL["progressive"]
+    at = data.index(b"\xff\xc2") + 2
+    (length,) = struct.unpack_from(">H", data, at)
+    frame = data[at + 2 : at + 7] + bytes([len(components) // 3]) + components
+    return data[:at] + struct.pack(">H", 2 + len(frame)) + frame + data[at + length :]
+
+
+def jp2_with(at_of_siz: int, form: str, *values: int) -> bytes:
+    data = bytearray(SMALL[".jp2"])
+    struct.pack_into(form, data, data.index(b"\xff\x4f\xff\x51") + at_of_siz, *values)
+    return bytes(data)
+
+
+REFUSED = {
+    "no components": jpeg_with(b""),
+    "11 components": jpeg_with(b"".join(bytes([i, 0x11, 0]) for i in range(11))),
+    "255 components": jpeg_with(b"".join(bytes([i, 0xFF, 0]) for i in range(255))),
+    "a sampling factor of 0": jpeg_with(bytes([1, 0x01, 0, 2, 0x11, 0, 3, 0x11, 0])),
+    "a sampling factor of 5": jpeg_with(bytes([1, 0x15, 0, 2, 0x11, 0, 3, 0x11, 0])),
+    "65,536 tiles": jp2_with(8, ">6I", 256, 256, 0, 0, 1, 1),
+    "terabytes of tiles": jp2_with(8, ">6I", 30000, 30000, 0, 0, 1, 1),
+    "the first tile on the right of all": jp2_with(32, ">I", 1 << 31),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_the_decoder_refuses_by_its_header_costs_nothing_whatever_it_asks_for(
+    why: str,
+) -> None:
+    assert cv2.imdecode(np.frombuffer(REFUSED[why], np.uint8), cv2.IMREAD_COLOR) is None
+    assert picture_cost(REFUSED[why]) is None
+
+
+def test_channels_that_opencv_does_not_decode_cost_nothing_for_each_pixel() -> None:
+    cost, usual = (picture_cost(jp2_with(40, ">H", count)) for count in (16384, 4))
+    assert cost is not None
+    assert usual is not None
+    assert cost.extra == usual.extra == 21
+
+    tags = {256: 1000, 257: 1000, 258: 65535, 277: 65535}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    cost = picture_cost(b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + rows)
+    assert cost is not None
+    assert cost.fixed_bytes == 1000 * 1000 * (2 * 4 * 8 + 4)
+
+
 def test_a_reduced_jpeg_costs_less_but_for_the_coefficients_that_are_kept() -> None:
     baseline, progressive = picture_cost(SMALL[".jpg"]), picture_cost(SMALL["progressive"])
     assert baseline is not None

@@ -27,6 +27,12 @@ _HDR = re.compile(rb"-Y\s*\+?" + _NUMBER + rb"\s*\+X\s*\+?" + _NUMBER)
 _ISPE = re.compile(rb"ispe.{4}(.{4})(.{4})", re.DOTALL)
 _SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 """A marker that a length follows, or that ends all."""
+_JPEG_MOST_COMPONENTS, _JPEG_MOST_SAMPLING = 10, 4
+"""Of libjpeg: components, and each sampling factor of one; less than 1 it refuses, too."""
+_JP2_MOST_TILES = 65535
+"""Of OpenJPEG."""
+_OPENCV_MOST_CHANNELS, _TIFF_MOST_BITS = 4, 64
+"""Of OpenCV, in a TIFF or JPEG 2000; bits of one channel of a TIFF."""
 _TIFF_TYPES = {3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}
 
 
@@ -86,11 +92,17 @@ def _jpeg(data: bytes) -> Cost | None:
     return None
 
 
-def _jpeg_frame(frame: bytes, kind: int, scanned: int) -> Cost:
-    """Return the cost; where components come scan by scan their coefficients are all kept."""
+def _jpeg_frame(frame: bytes, kind: int, scanned: int) -> Cost | None:
+    """Return the cost; where components come scan by scan their coefficients are all kept.
+
+    None: libjpeg refuses the components before it takes memory for them.
+    """
     _, height, width, count = struct.unpack_from(">BHHB", frame)
     factors = [divmod(frame[6 + 3 * i + 1], 16) for i in range(count)]
-    most_h, most_v = (max((pair[i] for pair in factors), default=1) or 1 for i in (0, 1))
+    is_allowed = all(1 <= factor <= _JPEG_MOST_SAMPLING for pair in factors for factor in pair)
+    if not (1 <= count <= _JPEG_MOST_COMPONENTS and is_allowed):
+        return None
+    most_h, most_v = (max(pair[i] for pair in factors) for i in (0, 1))
     kept = 0
     if kind not in (0xC0, 0xC1, 0xC9) or scanned < count:
         across, down = (-(-s // (8 * m)) for s, m in ((width, most_h), (height, most_v)))
@@ -185,7 +197,11 @@ def _codestream(data: bytes) -> Cost | None:
     if not (across and down):
         return None
     tiles = -(-(right - first_x) // across) * -(-(bottom - first_y) // down)
-    return Cost(right - left, bottom - top, 5.0 * count + 1, tiles * (6000 + 1100 * count))
+    if not 0 < tiles <= _JP2_MOST_TILES:
+        return None
+    # OpenCV refuses more components, but only when OpenJPEG has taken what it needs for each tile.
+    extra = 5.0 * min(count, _OPENCV_MOST_CHANNELS) + 1
+    return Cost(right - left, bottom - top, extra, tiles * (6000 + 1100 * count))
 
 
 def _tiff(data: bytes) -> Cost | None:
@@ -214,6 +230,7 @@ def _tiff(data: bytes) -> Cost | None:
         tags[tag] = max(tags[tag], value)
     width, height, bits, samples, rows, tile_width, tile_height = tags.values()
     tile = max(width * min(rows or height, height), tile_width * tile_height)
+    samples, bits = min(samples, _OPENCV_MOST_CHANNELS), min(bits, _TIFF_MOST_BITS)
     return Cost(width, height, 0.0, min(tile, 1 << 30) * (2 * samples * -(-bits // 8) + 4))
 
 
