@@ -6,7 +6,7 @@ RelumeError
 │   ├── DataFileError       .data, .names, image lists
 │   ├── LabelError          a label file
 │   ├── ImageError          a picture
-│   │   ├── Undecodable     its bytes are none
+│   │   ├── Undecodable     its bytes are no picture
 │   │   └── TooLarge        it has more pixels than may be decoded
 │   ├── CfgError            a .cfg
 │   └── WeightsError        a Darknet weights file

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,13 +278,38 @@ def test_nobody_takes_a_lock_between_the_check_and_the_change_of_another(
     with storage.locked(tmp_path, "net") as lock:
         with lock.change():
             lock.path.unlink()
-            message = "a process that is changing this folder"
+            message = "another process has locked this folder"
             with pytest.raises(StorageError, match=message), storage.locked(tmp_path, "net"):
                 pass
         with storage.locked(tmp_path, "net"), pytest.raises(LockLost):
             storage.write_durably(tmp_path / "net_last.weights", b"new")
 
     assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]
+
+
+def test_a_neighbour_that_locks_the_folder_does_not_hold_up_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read a folder can hold its flock."""
+    monkeypatch.setattr(run_lock, "LONGEST_START_S", 0.05)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with storage.locked(tmp_path, "net") as lock:
+        neighbour = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(neighbour, fcntl.LOCK_EX)
+        try:
+            storage.write_durably(tmp_path / "net_last.weights", b"1")
+            waited = len(waits)
+            storage.write_durably(tmp_path / "net_last.weights", b"2")
+            lock.path.unlink()
+            with pytest.raises(LockLost):
+                storage.write_durably(tmp_path / "net_last.weights", b"3")
+        finally:
+            os.close(neighbour)
+
+    assert waited > 0
+    assert len(waits) == waited  # it waits once, and not at every change
+    assert (tmp_path / "net_last.weights").read_bytes() == b"2"
 
 
 def test_a_folder_that_is_replaced_between_the_check_and_the_change_gets_nothing(
@@ -365,7 +391,7 @@ def test_where_the_system_cannot_look_the_run_goes_on_and_tries_again(
 def test_a_system_without_locks_of_open_files_is_locked_the_old_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(fcntl, "F_OFD_SETLK")
+    monkeypatch.setattr(run_lock, "HAS_OFD_LOCKS", False)
     with storage.locked(tmp_path, "net") as lock:
         refused, _ = earlier_version(lock.path).communicate()
 

@@ -17,6 +17,7 @@ import re
 import secrets
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,10 +37,14 @@ NO_REGULAR_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK}
 OUR_TEXT = re.compile(rb"\0*|process \d+\n?(token [0-9a-f]*\n?)?")
 """What relume writes into a lock file; a power cut may leave zeros."""
 LONGEST_TEXT = 200
+HAS_OFD_LOCKS = sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
+"""Locks that belong to an open file; elsewhere struct flock has another layout."""
 TRIES = 10
 """To find the lock file still at its path after it was locked."""
 LONGEST_CHANGE_S = 60.0
-"""After which a process that is changing the folder is taken for one that stands still."""
+"""For which a start waits for a process that is changing the folder, and may be suspended."""
+LONGEST_START_S = 1.0
+"""For which a change waits for a process that is taking a lock in the folder."""
 POLL_S = 0.005
 
 
@@ -61,6 +66,8 @@ class RunLock:
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _changes: int = 0
     """How many threads are making a change."""
+    _is_flock_abused: bool = False
+    """Whether another process held the folder's flock for longer than any start does."""
 
     @cached_property
     def path(self) -> Path:
@@ -84,7 +91,7 @@ class RunLock:
         """
         with self._guard:
             if self._changes == 0:
-                _lock_folder(self._folder_descriptor, fcntl.LOCK_SH)
+                self._announce_change()
             self._changes += 1
         try:
             if not self.is_in_its_place():
@@ -96,6 +103,15 @@ class RunLock:
                 if self._changes == 0:
                     with suppress(OSError):
                         fcntl.flock(self._folder_descriptor, fcntl.LOCK_UN)
+
+    def _announce_change(self) -> None:
+        """Take the folder's shared flock, or go on without it.
+
+        Whoever may read the folder can hold its flock, for as long as they like. That must not
+        hold up a training: the check alone then leaves a gap of microseconds.
+        """
+        wait_s = 0.0 if self._is_flock_abused else LONGEST_START_S
+        self._is_flock_abused = not _lock_folder(self._folder_descriptor, fcntl.LOCK_SH, wait_s)
 
     def is_in_its_place(self) -> bool:
         """Tell whether the path of the lock file leads to the file that is locked.
@@ -122,7 +138,7 @@ class RunLock:
             return os.read(descriptor, LONGEST_TEXT) == self._text
         finally:
             os.close(descriptor)
-            if not hasattr(fcntl, "F_OFD_SETLK"):  # closing has let go of it
+            if not HAS_OFD_LOCKS:  # closing has released it
                 self.take()
 
     def _loss(self) -> LockLost:
@@ -159,7 +175,8 @@ class RunLock:
         """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self._folder_descriptor = os.open(self.folder, flags)
-        _lock_folder(self._folder_descriptor, fcntl.LOCK_EX)
+        if not _lock_folder(self._folder_descriptor, fcntl.LOCK_EX, LONGEST_CHANGE_S):
+            raise OSError(errno.EBUSY, "another process has locked this folder; is it suspended?")
         self._open()
         self.take()
         if os.fstat(self._descriptor).st_nlink > 1:
@@ -235,7 +252,7 @@ class RunLock:
         return True
 
     def close(self) -> None:
-        """Let go of the lock; the file stays."""
+        """Release the lock; the file stays."""
         descriptors = self._descriptor, self._folder_descriptor
         self._descriptor = self._folder_descriptor = -1
         for descriptor in descriptors:
@@ -336,7 +353,7 @@ def _lock_file(descriptor: int) -> None:
     The first kind is kept until the open file is closed, the second is lost when this process
     closes any descriptor of the file. Each excludes the other in all other processes.
     """
-    if hasattr(fcntl, "F_OFD_SETLK"):
+    if HAS_OFD_LOCKS:
         # struct flock: type, whence, start, length (0: to the end), and a process, here 0.
         request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
@@ -349,23 +366,22 @@ def _lock_file(descriptor: int) -> None:
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _lock_folder(descriptor: int, kind: int) -> None:
-    """Take the flock of a folder, unless its file system has none.
+def _lock_folder(descriptor: int, kind: int, wait_s: float) -> bool:
+    """Take the flock of a folder; False: another process still has it after so long.
 
-    Raises:
-        OSError: another process has it for longer than a change takes.
+    True also where the file system has none.
     """
-    ends_s = time.monotonic() + LONGEST_CHANGE_S
+    ends_s = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno != errno.EWOULDBLOCK:
-                return
+                return True
         else:
-            return
+            return True
         if time.monotonic() > ends_s:
-            raise OSError(errno.EBUSY, "a process that is changing this folder stands still")
+            return False
         time.sleep(POLL_S)
 
 

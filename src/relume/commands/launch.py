@@ -1,6 +1,6 @@
 """`-gpus 0,1,2`: as many processes on this machine, connected by socket pairs.
 
-Nothing here listens on a network or leaves a file: each process is born with its ends of the socket
+Nothing here listens on a network or leaves a file: each process inherits its ends of the socket
 pairs, and with an unnamed file where nccl needs one.
 """
 
@@ -27,9 +27,9 @@ from relume.spec import check_settings
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "relume")
 """What each process runs; -P keeps modules in the current folder from being imported."""
-PATIENCE_S = 5
-"""After one process has failed: the others, which notice it, have so long to end by themselves."""
-LONGEST_FAREWELL_S = 600
+GRACE_AFTER_FAILURE_S = 5
+"""After one process has failed: seconds that the others have to end before they get SIGTERM."""
+SHUTDOWN_TIMEOUT_S = 600
 """After which a process that has been asked to end is killed: a subdivision, and a save."""
 POLL_S = 0.05
 KILLED = 128
@@ -133,8 +133,8 @@ def _wait_for(workers: Sequence[subprocess.Popen[bytes]], received: Sequence[int
         now_s = time.monotonic()
         failed = any(worker.returncode not in (None, 0) for worker in workers)
         if kill_at_s == math.inf and (failed or handed_on):
-            kill_at_s = now_s + LONGEST_FAREWELL_S
-            terminate_at_s = math.inf if handed_on else now_s + PATIENCE_S
+            kill_at_s = now_s + SHUTDOWN_TIMEOUT_S
+            terminate_at_s = math.inf if handed_on else now_s + GRACE_AFTER_FAILURE_S
         if now_s > terminate_at_s:
             terminate_at_s = math.inf
             for worker in alive:

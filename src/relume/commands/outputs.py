@@ -169,7 +169,8 @@ class Outputs:
             return
         forced = self._force and path.suffix != ".lock"
         if not forced:
-            remedy = OTHER_NAME + ", or -force while the run is stopped" * (path.suffix != ".lock")
+            can_force = path.suffix != ".lock" and not self._remedy
+            remedy = OTHER_NAME + ", or -force while the run is stopped" * can_force
             found = f"is the name of a file of the run '{name}', which is in this folder"
             raise UsageError(path, found, "", remedy)
         with _undisturbed([path]):
@@ -196,7 +197,7 @@ class Outputs:
         if stat.S_ISLNK(mode):
             if self._force:
                 return False
-            remedy = "-force replaces the link, not what it leads to"
+            remedy = self._remedy or "-force replaces the link, not what it leads to"
             raise UsageError(path, "is a symbolic link", "a file to write", remedy)
         _check_no_state(path)
         if self._force or path in self._written:

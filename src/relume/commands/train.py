@@ -29,7 +29,7 @@ from relume.commands.training_flags import flags_of
 from relume.commands.watcher import Watcher
 from relume.data.loaders import available_processors
 from relume.data.patience import PAUSES_S, Patience
-from relume.distributed.group import Group, is_launched, joined
+from relume.distributed.group import Group, is_started_by_torchrun, joined
 from relume.errors import TEMPORARY_FAILURE
 from relume.kernels import PORTABLE
 from relume.schedule import next_evaluation
@@ -63,7 +63,7 @@ def train(arguments: list[str], flags: Values, screen: Screen) -> int:
     with joined(device, peer_timeout_s(flags)) as group:
         do = _lead if group.leads else follow
         status = do(arguments, flags, screen, group, device)
-    return 0 if status == TEMPORARY_FAILURE and is_launched() else status
+    return 0 if status == TEMPORARY_FAILURE and is_started_by_torchrun() else status
 
 
 def _lead(

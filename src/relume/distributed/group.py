@@ -213,7 +213,7 @@ class Group:
         return [row[:size].tobytes() for row, size in zip(collected, sizes, strict=True)]
 
 
-def is_launched() -> bool:
+def is_started_by_torchrun() -> bool:
     """Tell whether torchrun has started this process.
 
     Raises:

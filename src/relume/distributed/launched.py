@@ -1,4 +1,4 @@
-"""How this process was started: alone, by `-gpus`, or by torchrun; told by the environment.
+"""How this process was started: alone, by `-gpus`, or by torchrun; as the environment says.
 
 `-gpus` starts processes of one machine, and gives each the number of the launcher and its ends of
 socket pairs to the others (sockets.py). That takes precedence over what torchrun's variables may
@@ -20,7 +20,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class Launched:
-    """What -gpus tells a process that it starts."""
+    """What -gpus passes to a process that it starts."""
 
     rank: int
     size: int

@@ -1,4 +1,4 @@
-"""Bytes between the processes of one machine, over socket pairs that they are born with.
+"""Bytes between the processes of one machine, over socket pairs that they inherit.
 
 A socket pair has no name and no port: nothing listens, so no other process, of this user or of
 another, can connect. When a process ends, the system closes its sockets, and the others notice.
