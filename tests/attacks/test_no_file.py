@@ -3,6 +3,7 @@
 On the code before, every one of these commands waited for ever, or took all memory.
 """
 
+import io
 import os
 import shutil
 import signal
@@ -20,10 +21,11 @@ from relume.checkpoint import container
 from relume.checkpoint.archive import Seal, directory, local_header
 from relume.checkpoint.contents import COMMENT, MANIFEST
 from relume.checkpoint.reading import read_bytes
+from relume.checkpoint.stored import check_claims
 from relume.errors import Damaged
 from relume.lists.sealed import read_sealed
 from tests.attacks.crafted import as_json, sealed_json, taken_apart
-from tests.checkpoint.states import tiny_state
+from tests.checkpoint.states import tiny_cfg, tiny_state
 from tests.command_line import Ended, relume
 from tests.contract.processes import Relume
 from tests.contract.small_runs import sgd_cfg, train_until, write_run
@@ -218,6 +220,7 @@ def test_a_checkpoint_without_end_is_refused_by_what_it_claims(
     other = "net.backup" if name == "net_last.weights" else "net_last.weights"
     assert f"goes on from backup/{other}" in ended.err
     assert f"backup/{name}: " in ended.err
+    assert "the digest is right" not in ended.err  # it has not been computed
 
 
 def test_caches_without_end_are_made_anew(tmp_path: Path) -> None:
@@ -229,6 +232,14 @@ def test_caches_without_end_are_made_anew(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_the_claims_of_a_checkpoint_are_checked_by_the_whole_of_a_long_cfg() -> None:
+    """Its layers stand after the first megabyte."""
+    cfg_text = "# a comment\n" * 100_000 + tiny_cfg()
+    assert len(cfg_text) > 1 << 20
+
+    check_claims(io.BytesIO(container.pack(tiny_state(cfg_text=cfg_text))))
 
 
 def test_a_large_file_is_refused_by_its_cfg_before_it_is_read(tmp_path: Path) -> None:

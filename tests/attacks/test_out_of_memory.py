@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from relume.checkpoint import container, stored
+from relume.checkpoint import container, reading, stored
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.reading import read_checkpoint
 from relume.commands import train as train_command
@@ -93,6 +93,16 @@ def test_a_command_without_memory_ends_in_one_line(
 
     assert ended.status in (2, 75)
     assert "memory" in ended.error
+
+
+def test_the_message_has_the_size_of_a_file_of_which_nothing_was_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path("backup/net_last.weights")
+    monkeypatch.setattr(reading, "read_bytes", refuse)
+
+    with pytest.raises(OSError, match=f"its {path.stat().st_size:,} bytes need more memory"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -356,6 +356,19 @@ def test_a_run_whose_folder_was_another_for_the_moment_it_was_read_does_not_begi
     assert newest.state.iteration == 5
 
 
+def test_a_damaged_checkpoint_that_appears_during_a_start_is_reported_as_damaged(
+    tmp_path: Path,
+) -> None:
+    last = tmp_path / "net_last.weights"
+    with storage.locked(tmp_path, "net"):
+        last.write_bytes(container.pack(tiny_state(5))[:-200])
+        keeper = Keeper(tmp_path, "net", 1, 1000, pytest.fail)
+        with pytest.raises(LockLost, match="was replaced by a damaged file while this run started"):
+            keeper.stop(tiny_state(0))
+
+    assert last.read_bytes() == container.pack(tiny_state(5))[:-200]
+
+
 def test_a_lock_file_whose_inode_seems_to_change_is_known_by_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

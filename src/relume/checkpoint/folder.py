@@ -17,6 +17,9 @@ from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, Damaged, OtherRecipe, RelumeError, WeightsError
 from relume.formats.places import open_regular
 
+UNREADABLE = sys.maxsize
+"""The iterations that a file claims whose manifest cannot be read: more than any other."""
+
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
@@ -240,11 +243,11 @@ def _claim_in(file: BufferedReader, path: Path) -> tuple[int, int, int] | None:
     try:
         manifest = container.read_manifest_of(file)
     except Malformed:  # no manifest of ours: the start looks at the file, and says why
-        return sys.maxsize, 0, 0
+        return UNREADABLE, 0, 0
     except OSError as error:
         if not_given(path, error):
             raise
-        return sys.maxsize, 0, 0  # a damaged file leads nowhere
+        return UNREADABLE, 0, 0  # a damaged file leads nowhere
     return manifest["iteration"], manifest.get("subdivision", 0), manifest.get("evaluations", 0)
 
 

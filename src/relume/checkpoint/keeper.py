@@ -20,6 +20,7 @@ from relume.checkpoint.contents import DIGEST_BYTES, Parts
 from relume.checkpoint.evaluations import is_best, is_evaluated_state
 from relume.checkpoint.file_image import FileImage
 from relume.checkpoint.folder import (
+    UNREADABLE,
     claimed_iteration,
     claimed_position,
     iteration_in_name,
@@ -225,10 +226,14 @@ class Keeper:
             raise
         except (RelumeError, OSError):
             return  # there is none; one that cannot be read has been looked at by the start
+        # Not the subdivisions: those of an iteration are trained again after an allowed change.
         if newest is not None and newest > state.iteration:
+            found = f"is newer than {state.place}, with which this run would begin"
+            if newest == UNREADABLE:
+                found = "was replaced by a damaged file while this run started"
             raise LockLost(
                 self._last,
-                f"is newer than {state.place}, with which this run would begin",
+                found,
                 "the folder as this run found it",
                 "see what changes the folder, then give the same command again",
             )

@@ -13,7 +13,7 @@ from relume.checkpoint import container
 from relume.checkpoint.archive import Malformed
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.stored import check_claims
-from relume.errors import CfgError, CheckpointError, RelumeError, Unavailable
+from relume.errors import CfgError, CheckpointError, Damaged, RelumeError, Unavailable
 from relume.formats.places import SOON_READ_BYTES, no_room, open_regular, read_rest
 
 HEAD_BYTES = 64
@@ -43,7 +43,10 @@ def read_bytes(path: Path) -> bytes:
             try:
                 check_claims(file)
             except (Malformed, CfgError) as error:
-                raise container.refused(error, path) from error
+                if isinstance(error, Malformed) and error.is_newer:
+                    raise container.refused(error, path) from error
+                found = f"is damaged: {error}"  # its digest has not been computed
+                raise Damaged(path, found, "a whole checkpoint") from error
         file.seek(0)
         return read_rest(file)
 
@@ -75,7 +78,7 @@ def read_checkpoint(path: Path) -> TrainState:
         size_bytes = len(data)
         return container.unpack(data, path)
     except MemoryError as error:
-        raise no_room(size_bytes) from error
+        raise no_room(size_bytes or path.stat().st_size) from error
 
 
 def not_given(path: Path, error: OSError) -> RelumeError | None:

@@ -34,6 +34,7 @@ from relume.checkpoint.contents import (
     state_of,
 )
 from relume.checkpoint.disk import Buffer
+from relume.checkpoint.json_values import MOST_BYTES
 from relume.checkpoint.state import Arrays, TrainState, digest_of_digests
 from relume.checkpoint.tensors import StoredTensor, stored_tensors
 from relume.formats.cfg import parse_cfg
@@ -93,7 +94,9 @@ def check_claims(file: IO[bytes]) -> None:
     read, size_bytes = reading_from(file), file.seek(0, os.SEEK_END)
     manifest, entries = opened(read, size_bytes)
     begin, end = entries["recipe/cfg"].begin, entries["recipe/cfg"].end
-    text = str(read(begin, min(end, begin + MOST_MANIFEST_BYTES)), "utf-8", "surrogateescape")
+    if end - begin > MOST_BYTES:
+        raise Malformed("recipe/cfg is too long")
+    text = str(read(begin, end), "utf-8", "surrogateescape")
     arrays = sum(spec.size_bytes for spec in layout(cfg_of(text)))
     if manifest["darknet"]["bytes"] != len(format_header(0)) + arrays:
         raise Malformed("the Darknet part does not fit the cfg in the recipe")
