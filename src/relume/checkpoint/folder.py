@@ -17,6 +17,8 @@ from relume.checkpoint.state import TrainState
 from relume.errors import CheckpointError, Damaged, OtherRecipe, RelumeError, WeightsError
 from relume.formats.places import open_regular
 
+MOST_NAMED = 20
+"""Files that one line names."""
 UNREADABLE = sys.maxsize
 """The iterations that a file claims whose manifest cannot be read: more than any other."""
 
@@ -74,10 +76,11 @@ def token(folder: Path, name: str, of: str) -> Path:
 
 
 def set_aside(paths: list[Path], folder: Path, name: str, say: Callable[[str], None]) -> Path:
-    """Move files of a run out of the way, into a folder of their own, and say so."""
+    """Move files of a run out of the way, into a folder of their own, and report it."""
     target = storage.move_aside(paths, folder / f"{name}.aside")
     if paths:
-        say(f"moved to {target}: {', '.join(path.name for path in paths)}")
+        more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+        say(f"moved to {target}: {', '.join(path.name for path in paths[:MOST_NAMED])}{more}")
     return target
 
 
