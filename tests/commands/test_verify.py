@@ -11,6 +11,7 @@ import pytest
 from relume.checkpoint import container
 from relume.checkpoint.folder import newest_good
 from relume.checkpoint.keeper import Keeper
+from relume.commands import verify as verify_command
 from relume.commands.verify import check_run
 from tests.checkpoint.states import tiny_state
 from tests.command_line import relume
@@ -143,6 +144,21 @@ def test_json_tells_the_same(folder: Path) -> None:
     }
     assert file["iteration"] == 2
     assert file.keys() == {"path", "bytes", "condition", "text", "iteration"}
+
+
+def test_a_temporary_that_is_a_dangling_link_is_listed_and_one_that_is_gone_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, gone = folder / "net_last.weights.tmp", folder / "net_6.weights.tmp"
+    link.symlink_to("missing")
+    monkeypatch.setattr(verify_command, "temporaries", lambda folder, name: [gone, link])
+
+    ended = relume("verify", folder)
+
+    assert ended.status == 0, ended.err
+    (line,) = (line for line in ended.out.splitlines() if line.startswith("temporary"))
+    assert line.startswith(f"temporary {link}: left by an interrupted write; a start deletes it, ")
+    assert "or moves it aside if relume did not write it" in line
 
 
 def test_every_run_in_a_folder_is_told_and_the_worst_counts(folder: Path) -> None:

@@ -187,8 +187,15 @@ def _condition(error: RelumeError) -> str:
 
 def _left(folder: Path, name: str) -> Iterator[Checked]:
     for path in temporaries(folder, name):
-        text = "left by an interrupted write; a start deletes it"
-        yield Checked(str(path), path.stat().st_size, "temporary", text)
+        try:
+            size = path.lstat().st_size
+        except FileNotFoundError:  # the run that trains here has renamed it meanwhile
+            continue
+        text = (
+            "left by an interrupted write; a start deletes it, or moves it aside if relume did "
+            "not write it"
+        )
+        yield Checked(str(path), size, "temporary", text)
 
 
 def _as_json(file: Checked) -> dict[str, object]:
