@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from relume.checking.cost import (
     too_large,
 )
 from relume.checking.findings import Verdict
+from relume.commands import check
 from relume.formats.cfg import parse_cfg
 from relume.formats.net_memory import weights_bytes
 from relume.formats.sections import Cfg
@@ -53,6 +55,18 @@ def test_memory_grows_with_the_largest_size_and_with_adam() -> None:
     assert grown == pytest.approx(held * (width * height / 64**2 - 1), abs=2)
     adam = memory_bytes(cfg_of(adam=1), 0, TRIAL) - memory_bytes(one, 0, TRIAL)
     assert adam == 3 * weights_bytes(one)
+
+
+def test_a_gpu_without_free_memory_is_not_taken_for_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "compute_device", lambda flags: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 1 << 34))
+    found = SimpleNamespace(settings=SimpleNamespace(data_file=None))
+
+    (finding,) = check._cost(found, cfg_of(), {})  # type: ignore[arg-type]
+
+    assert finding.detail.endswith("; 0.0 MB are free"), finding.detail
 
 
 def test_too_little_memory_is_a_warning() -> None:

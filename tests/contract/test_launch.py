@@ -121,7 +121,15 @@ def test_the_status_is_what_went_wrong_or_whether_the_run_is_finished(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "[]", "{}", '{"rank": 0, "size": 2, "launcher": 1, "sockets": [], "store": null}'],
+    [
+        *("", "1", "[]", "{}", "[" * 100_000),
+        '{"rank": 0, "size": 2, "launcher": 1, "sockets": [], "store": null}',
+        '{"rank": 0, "size": 2, "launcher": 1, "sockets": {}, "store": null}',
+        '{"rank": 0, "size": 2, "launcher": 1, "sockets": {"2": 5}, "store": null}',
+        '{"rank": 2, "size": 2, "launcher": 1, "sockets": {"1": 5}, "store": null}',
+        '{"rank": 0, "size": 1e300, "launcher": 1, "sockets": {"1": 5}, "store": null}',
+        '{"rank": 0, "size": 1e999, "launcher": 1, "sockets": {"1": 5}, "store": null}',
+    ],
 )
 def test_a_variable_of_the_launcher_that_says_something_else_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="RELUME_LAUNCHED: is not what -gpus sets; unset it"):
@@ -135,6 +143,17 @@ def test_descriptors_that_are_no_sockets_are_an_error(monkeypatch: pytest.Monkey
 
         with pytest.raises(UsageError, match="RELUME_LAUNCHED: names no sockets"):
             joined(torch.device("cpu")).__enter__()
+
+
+@pytest.mark.parametrize("descriptor", [-1, 1 << 20, 1 << 40, 1 << 80])
+def test_numbers_that_are_no_descriptors_are_an_error(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(0, 2, os.getppid(), {1: descriptor}, None)
+    monkeypatch.setenv(launching.VARIABLE, told.as_text())
+
+    with pytest.raises(UsageError, match=r"RELUME_LAUNCHED: names no sockets .+; unset it"):
+        joined(torch.device("cpu")).__enter__()
 
 
 @pytest.mark.parametrize(

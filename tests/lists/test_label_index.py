@@ -1,6 +1,8 @@
 """The index says what the files say, is built once, goes on where it stopped, and mends itself."""
 
+import multiprocessing
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from relume.lists import label_block, long_list
 from relume.lists.label_block import ABSENT, UNLABELLED, WRONG, make_block, read_block
 from relume.lists.label_index import Place, blocks_of, build, place_of, read_summary
 from relume.lists.long_list import read_list
+from tests.command_line import STOPS
 
 CLASSES, PICTURES, ROWS = 3, 10, 4
 OLD_S = 1_700_000_000
@@ -107,6 +110,23 @@ def test_an_index_that_was_interrupted_or_damaged_goes_on(place: Place) -> None:
     assert read_summary(place) is None
     assert built(place) == total
     assert blocks[1].read_bytes() == good
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_to_the_whole_group_ends_no_process_that_makes_blocks(
+    number: signal.Signals, place: Place
+) -> None:
+    rows: list[int] = []
+
+    def at(done: int, total: int) -> None:
+        rows.append(done)
+        if len(rows) == 2:  # the process has made a block, so it is set up
+            (process,) = multiprocessing.active_children()
+            assert process.pid is not None
+            os.kill(process.pid, number)
+
+    assert build(place, 1, at, lambda: False) is not None
+    assert rows[-1] == PICTURES
 
 
 def test_only_files_that_have_changed_are_read_again(

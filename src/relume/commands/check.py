@@ -261,7 +261,8 @@ def _cost(found: Check, cfg: Cfg, flags: Values) -> list[Finding]:
     if found.settings.data_file is not None:
         with suppress(DataFileError):
             seed = found.settings.data_file.integer("seed", 0)
-    free = environment.free_device_memory_bytes(device) or free_memory_bytes()
+    free = environment.free_device_memory_bytes(device)
+    free = free_memory_bytes() if free is None else free
     if too := too_large(cfg, free):
         return [too]
     try:

@@ -18,12 +18,12 @@ from types import FrameType
 import torch
 
 from relume.command_table import Values
-from relume.commands.stopping import SIGNALS
 from relume.distributed.launched import VARIABLE, Launched
 from relume.distributed.sockets import pair
 from relume.errors import TEMPORARY_FAILURE, Unavailable, UsageError
 from relume.screen import Screen
 from relume.spec import check_settings
+from relume.stop_signals import heeded_stop_signals
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "relume")
 """What each process runs; -P keeps modules in the current folder from being imported."""
@@ -107,10 +107,7 @@ def _received_signals() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # nohup
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, note) for number in heeded_stop_signals()}
     try:
         yield received
     finally:

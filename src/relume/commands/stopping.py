@@ -12,11 +12,9 @@ from types import FrameType
 
 from relume.errors import INTERRUPTED, UsageError
 from relume.screen import Screen
+from relume.stop_signals import heeded_stop_signals
 from relume.train.loop import Stop
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGXCPU", "SIGBREAK")
-"""Those that a system knows are taken; SIGXCPU is a soft limit of time (ulimit -S -t, Grid Engine),
-SIGBREAK is Windows' Ctrl-Break."""
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 LEFT = "left at once; the same command goes on from the last checkpoint"
 END = 0
@@ -57,9 +55,7 @@ def stop_by_signal(screen: Screen, is_said: bool = True) -> Iterator[Stop]:
         is_said: False in a process that follows another, which says it.
     """
     stop, announcer = Stop(), _Announcer(screen)
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # nohup: a terminal that goes away is no reason to stop
+    numbers = heeded_stop_signals()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
 

@@ -262,10 +262,9 @@ def _connected_by_relume(launched: Launched, device: torch.device) -> Iterator[G
     """Give the group of processes that -gpus has started."""
     try:
         ends = {rank: socket.socket(fileno=number) for rank, number in launched.sockets.items()}
-    except OSError as error:
-        raise UsageError(
-            VARIABLE, f"names no sockets ({error.strerror})", "", "unset it"
-        ) from error
+    except (OSError, ValueError, OverflowError) as error:  # the last two: no descriptor at all
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(VARIABLE, f"names no sockets ({reason})", "", "unset it") from error
     sockets = Sockets(launched.rank, ends, TIMEOUT.total_seconds())
     group = Group(launched.rank, launched.size, "", sockets, launched.launcher)
     try:

@@ -50,8 +50,10 @@ def by_relume(environ: Mapping[str, str] = os.environ) -> Launched | None:
         sockets = {int(rank): int(descriptor) for rank, descriptor in told["sockets"].items()}
         store = None if told["store"] is None else int(told["store"])
         rank, size, launcher = (int(told[name]) for name in ("rank", "size", "launcher"))
+        if len(sockets) != size - 1 or sorted([*sockets, rank]) != list(range(size)):
+            raise ValueError("there is not one socket for each other process")
         return Launched(rank, size, launcher, sockets, store)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise UsageError(VARIABLE, "is not what -gpus sets", "", "unset it") from None
 
 

@@ -32,6 +32,7 @@ from relume.lists.label_block import (
 )
 from relume.lists.long_list import ListFile, image_list, index_path, make_index, read_index
 from relume.lists.sealed import read_sealed, write_sealed
+from relume.stop_signals import stop_signals
 
 ROWS = 8192
 """Of a block: a second of reading, a megabyte."""
@@ -226,9 +227,9 @@ def _processes(place: Place, count: int) -> Iterator[list[Connection]]:
 
 def _make_blocks(connection: Connection, place: Place) -> None:
     """Make the blocks that are asked for until nobody asks any more; in a process of its own."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+    for number in stop_signals():
         # Sent to the whole group: the other end decides, and closes the connection.
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
     try:
         images = _images(place)
         while True:

@@ -35,6 +35,11 @@ def free_device_memory_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
+def device_memory_bytes(device: torch.device) -> int | None:
+    """Return all memory of a GPU, whoever uses it now; None: it is the processor's."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+
+
 def declare(threads: int, device: torch.device) -> dict[str, str]:
     """Return the environment of this process as it is recorded in checkpoints."""
     given, level = kernels.given_variables(), kernels.machine_level()

@@ -10,7 +10,7 @@ from relume.formats.net_memory import check_memory, least_training_bytes
 from relume.formats.sections import Cfg
 from relume.memory import is_out_of_memory
 from relume.schedule import input_size
-from relume.train.environment import free_device_memory_bytes
+from relume.train.environment import device_memory_bytes
 
 REMEDY = "raise subdivisions, or lower width, height or random"
 
@@ -23,7 +23,7 @@ def check_training_memory(cfg: Cfg, seed: int, device: torch.device) -> None:
     """
     images, (width, height) = cfg.net.mini_batch, input_size(cfg, seed, 1)
     what = f"a mini-batch of {images:,} pictures of {width}x{height}"
-    of_device = free_device_memory_bytes(device)
+    of_device = device_memory_bytes(device)
     check_memory(cfg, least_training_bytes(cfg, images, width, height), what, REMEDY, of_device)
     # Their bytes, put together by the processor wherever the net is.
     check_memory(cfg, images * width * height * cfg.net.channels, what, REMEDY)
