@@ -275,10 +275,11 @@ def test_nobody_takes_a_lock_between_the_check_and_the_change_of_another(
 ) -> None:
     """Were it otherwise, a process that stands still there would write as the second one."""
     monkeypatch.setattr(run_lock, "LONGEST_CHANGE_S", 0.05)
+    monkeypatch.setattr(run_lock, "LONGEST_START_S", 0.02)
     with storage.locked(tmp_path, "net") as lock:
         with lock.change():
             lock.path.unlink()
-            message = "another process has locked this folder"
+            message = "another process is changing this folder"
             with pytest.raises(StorageError, match=message), storage.locked(tmp_path, "net"):
                 pass
         with storage.locked(tmp_path, "net"), pytest.raises(LockLost):
@@ -310,6 +311,24 @@ def test_a_neighbour_that_locks_the_folder_does_not_hold_up_a_training(
     assert waited > 0
     assert len(waits) == waited  # it waits once, and not at every change
     assert (tmp_path / "net_last.weights").read_bytes() == b"2"
+
+
+def test_a_run_can_be_trained_under_a_lock_of_its_folder_that_the_user_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `flock backup relume ...`."""
+    monkeypatch.setattr(run_lock, "LONGEST_START_S", 0.02)
+    users = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        with storage.locked(tmp_path, "net"):
+            storage.write_durably(tmp_path / "net_last.weights", b"1")
+            with pytest.raises(Locked), storage.locked(tmp_path, "net"):
+                pass
+    finally:
+        os.close(users)
+
+    assert (tmp_path / "net_last.weights").read_bytes() == b"1"
 
 
 def test_a_folder_that_is_replaced_between_the_check_and_the_change_gets_nothing(

@@ -6,13 +6,14 @@ Needs nothing but this checkout: python -m pytest tests/contract/test_launch.py
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from relume.commands.launch import _status
+from relume.commands import launch
 from relume.distributed import launched as launching
 from relume.distributed.group import joined
 from relume.distributed.launched import Launched as Told
@@ -48,7 +49,6 @@ def interrupt_twice(launched: Launched) -> None:
     launched.read_until("SIGINT: saves after this subdivision")
     launched.process.send_signal(signal.SIGINT)
     launched.read_until("left at once")
-    os.kill(stands_still, signal.SIGCONT)
 
 
 @pytest.mark.long
@@ -111,12 +111,23 @@ def test_variables_that_another_launcher_has_left_change_nothing(
         ([-signal.SIGTERM, 75], [signal.SIGTERM], 75),
         ([-signal.SIGTERM, 1], [], 143),
         ([130, 130], [signal.SIGINT, signal.SIGINT], 130),
+        ([130, -signal.SIGKILL], [signal.SIGINT, signal.SIGINT], 130),
     ],
 )
 def test_the_status_is_what_went_wrong_or_whether_the_run_is_finished(
     statuses: list[int], received: list[int], status: int
 ) -> None:
-    assert _status(statuses, received) == status
+    assert launch._status(statuses, received) == status
+
+
+def test_a_second_ctrl_c_ends_a_suspended_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE_AFTER_FAILURE_S", 0)
+    with subprocess.Popen(["sleep", "600"]) as suspended:
+        suspended.send_signal(signal.SIGSTOP)
+
+        launch._wait_for([suspended], [signal.SIGINT, signal.SIGINT])
+
+        assert suspended.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

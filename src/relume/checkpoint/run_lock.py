@@ -44,7 +44,7 @@ TRIES = 10
 LONGEST_CHANGE_S = 60.0
 """For which a start waits for a process that is changing the folder, and may be suspended."""
 LONGEST_START_S = 1.0
-"""For which a change waits for a process that is taking a lock in the folder."""
+"""For which a process waits for another that is taking a lock in the folder."""
 POLL_S = 0.005
 
 
@@ -175,8 +175,7 @@ class RunLock:
         """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self._folder_descriptor = os.open(self.folder, flags)
-        if not _lock_folder(self._folder_descriptor, fcntl.LOCK_EX, LONGEST_CHANGE_S):
-            raise OSError(errno.EBUSY, "another process has locked this folder; is it suspended?")
+        _wait_for_changes(self._folder_descriptor)
         self._open()
         self.take()
         if os.fstat(self._descriptor).st_nlink > 1:
@@ -383,6 +382,25 @@ def _lock_folder(descriptor: int, kind: int, wait_s: float) -> bool:
         if time.monotonic() > ends_s:
             return False
         time.sleep(POLL_S)
+
+
+def _wait_for_changes(descriptor: int) -> None:
+    """Take the exclusive flock of a folder, so that no other process is changing it.
+
+    A run that changes the folder holds a shared flock. A start holds an exclusive one for a
+    moment; if it lasts, it is the user's (`flock FOLDER relume ...`, a backup job) and excludes no
+    change, since runs then go on without theirs.
+
+    Raises:
+        OSError: a process has been changing the folder for longer than any change takes.
+    """
+    began_s = time.monotonic()
+    while not _lock_folder(descriptor, fcntl.LOCK_EX, LONGEST_START_S):
+        if not _lock_folder(descriptor, fcntl.LOCK_SH, 0.0):
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        if time.monotonic() > began_s + LONGEST_CHANGE_S:
+            raise OSError(errno.EBUSY, "another process is changing this folder; is it suspended?")
 
 
 def _leave_to_the_parent() -> None:

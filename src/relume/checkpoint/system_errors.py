@@ -50,5 +50,6 @@ _REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some of the quota, then give the same command again",
     errno.EACCES: "choose a folder that can be written (for a run: backup= in the data file)",
+    errno.EBUSY: "see which process uses the folder (fuser), then give the same command again",
     errno.EROFS: "choose a folder that can be written (for a run: backup= in the data file)",
 }

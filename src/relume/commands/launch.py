@@ -20,7 +20,7 @@ import torch
 from relume.command_table import Values
 from relume.distributed.launched import VARIABLE, Launched
 from relume.distributed.sockets import pair
-from relume.errors import TEMPORARY_FAILURE, Unavailable, UsageError
+from relume.errors import INTERRUPTED, TEMPORARY_FAILURE, Unavailable, UsageError
 from relume.screen import Screen
 from relume.spec import check_settings
 from relume.stop_signals import heeded_stop_signals
@@ -128,6 +128,8 @@ def _wait_for(workers: Sequence[subprocess.Popen[bytes]], received: Sequence[int
             for worker in alive:
                 worker.send_signal(number)
         now_s = time.monotonic()
+        if received.count(signal.SIGINT) > 1:  # they leave at once, unless they are suspended
+            kill_at_s = min(kill_at_s, now_s + GRACE_AFTER_FAILURE_S)
         failed = any(worker.returncode not in (None, 0) for worker in workers)
         if kill_at_s == math.inf and (failed or handed_on):
             kill_at_s = now_s + SHUTDOWN_TIMEOUT_S
@@ -152,7 +154,7 @@ def _status(statuses: Sequence[int], received: Sequence[int]) -> int:
     # A signal ends a process that does not handle signals yet: the run is stopped.
     ended = [TEMPORARY_FAILURE if -status in received else status for status in statuses]
     if killed := [status for status in ended if status < 0]:
-        return KILLED - killed[0]
+        return INTERRUPTED if received.count(signal.SIGINT) > 1 else KILLED - killed[0]
     failed = [status for status in ended if status not in (0, TEMPORARY_FAILURE)]
     return failed[0] if failed else max(ended)
 
