@@ -120,14 +120,18 @@ def test_the_status_is_what_went_wrong_or_whether_the_run_is_finished(
     assert launch._status(statuses, received) == status
 
 
-def test_a_second_ctrl_c_ends_a_suspended_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_ends_a_process_too_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(launch, "GRACE_AFTER_FAILURE_S", 0)
-    with subprocess.Popen(["sleep", "600"]) as suspended:
-        suspended.send_signal(signal.SIGSTOP)
 
-        launch._wait_for([suspended], [signal.SIGINT, signal.SIGINT])
+    def ignore_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-        assert suspended.returncode == -signal.SIGKILL
+    with subprocess.Popen(["sleep", "600"], preexec_fn=ignore_interrupts) as deaf:
+        launch._wait_for([deaf], [signal.SIGINT, signal.SIGINT])
+
+        assert deaf.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
