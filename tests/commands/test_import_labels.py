@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import struct
 import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from relume.checkpoint import storage
@@ -304,6 +306,39 @@ def test_two_annotations_of_one_label_file_must_agree(
         "all.json: image 1: its labels go into a.txt, and so do those of all.json: image 0; one "
         "annotation for each label file"
     )
+
+
+def test_a_picture_has_to_be_decoded_for_its_size_only_up_to_max_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_set(tmp_path, {"a": [(0, 0.5, 0.5, 0.2, 0.2)]})
+    text = data.read_text()
+    picture = cv2.imread("img/a.png")
+    assert picture is not None
+    Path("img/a.png").write_bytes(cv2.imencode(".tiff", picture)[1].tobytes())
+    data.write_text(f"{text}max_pixels = 1199\n")
+    error = failed("export-labels", data, "out", "-form", "coco")
+    assert error.startswith("img/a.png: has 40x30 pixels")
+    assert error.endswith("or set max_pixels = 1200")
+
+    data.write_text(f"{text}max_pixels = 1200\n")
+    assert relume("export-labels", data, "out", "-form", "coco").status == 0
+
+
+def test_an_import_needs_no_picture_that_is_too_large_to_be_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    header = {256: 20000, 257: 20000, 258: 8, 262: 1, 277: 1}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in header.items())
+    Path("a.tiff").write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", len(header)) + tags)
+    coco_file(tmp_path / "all.json", ["a.tiff"])
+
+    error = failed("import", "coco", "all.json")
+    assert error.startswith("a.tiff: has 20000x20000 pixels")
+    assert error.endswith("; at most 268,435,456 pixels; -sizes annotation")
+    assert relume("import", "coco", "all.json", "-sizes", "annotation").status == 0
 
 
 @pytest.mark.parametrize("form", ["coco", "voc"])

@@ -15,7 +15,7 @@ from relume.command_table import Values
 from relume.commands.detect import DETECTIONS, NOT_ALL, FoundAsJson, detector_of
 from relume.commands.ending import ENDING
 from relume.commands.fractions import fraction_of
-from relume.commands.outputs import Kind, Outputs
+from relume.commands.outputs import Kind, Outputs, names_in
 from relume.commands.prediction_files import encoded
 from relume.commands.video import (
     VIDEO,
@@ -126,8 +126,8 @@ def _check_outputs(wanted: Wanted, outputs: Outputs) -> None:
         first = _picture_path(wanted.prefix, 1)
         outputs.check(first, FRAMES, "-prefix")
         picture = re.compile(re.escape(first.name.removesuffix("00000001.jpg")) + r"\d{8,}\.jpg")
-        there = [path for path in first.parent.iterdir() if picture.fullmatch(path.name)]
-        outputs.check(sorted(there), FRAMES)
+        there = sorted(filter(picture.fullmatch, names_in(first.parent, "-prefix")))
+        outputs.check([first.with_name(name) for name in there], FRAMES)
 
 
 def _frames(arguments: Sequence[str], flags: Values, screen: Screen) -> Frames:

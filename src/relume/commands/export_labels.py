@@ -1,7 +1,8 @@
 """`relume export-labels`: the boxes of a Darknet data set in the form of COCO or VOC."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from relume.command_table import Values
@@ -22,9 +23,12 @@ from relume.formats.data_files import (
 )
 from relume.formats.places import local_path
 from relume.screen import Screen
+from relume.spec import max_pixels_of
 
 FORMS = ("coco", "voc")
 ANNOTATIONS = Kind("annotations", is_compared=True, makes_folder=True)
+SizeOf = Callable[[Path], Size]
+"""Returns width and height of a picture, in pixels."""
 _PARTS = {"train": "train", "valid": "val"}
 """Keys of the data file, and what the other forms call them."""
 
@@ -43,7 +47,8 @@ def export_labels(arguments: list[str], flags: Values, screen: Screen) -> int:
     }
     every = [one.path for labelled in parts.values() for one in labelled]
     root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in every]))
-    files = dict((_coco if form == "coco" else _voc)(parts, names, root, out))
+    size_of = partial(picture_size_px, max_pixels=max_pixels_of(data_file))
+    files = dict((_coco if form == "coco" else _voc)(parts, names, root, out, size_of))
     lists = [resolve(data_file.values[key], data_file.path) for key in _lists(data_file)]
     outputs = Outputs([data_file.path, names_path, *lists, *map(label_path, every)], flags)
     for _ in screen.each(outputs.write_each(files, ANNOTATIONS), len(files), "files written"):
@@ -78,15 +83,23 @@ def _lists(data_file: DataFile) -> dict[str, list[Path]]:
 
 
 def _coco(
-    parts: Mapping[str, list[Labelled]], names: tuple[str, ...], root: Path, out: Path
+    parts: Mapping[str, list[Labelled]],
+    names: tuple[str, ...],
+    root: Path,
+    out: Path,
+    size_of: SizeOf,
 ) -> Iterator[tuple[Path, bytes]]:
     for part, labelled in parts.items():
-        pictures = [_annotated(one, names, root) for one in labelled]
+        pictures = [_annotated(one, names, root, size_of) for one in labelled]
         yield out / "annotations" / f"instances_{part}.json", format_coco(names, pictures)
 
 
 def _voc(
-    parts: Mapping[str, list[Labelled]], names: tuple[str, ...], root: Path, out: Path
+    parts: Mapping[str, list[Labelled]],
+    names: tuple[str, ...],
+    root: Path,
+    out: Path,
+    size_of: SizeOf,
 ) -> Iterator[tuple[Path, bytes]]:
     taken: dict[str, Path] = {}
     for part, labelled in parts.items():
@@ -96,16 +109,18 @@ def _voc(
                 raise DataFileError(
                     one.path, found, "VOC tells pictures apart by name", "-form coco"
                 )
-            text = format_voc(*_annotated(one, names, root))
+            text = format_voc(*_annotated(one, names, root, size_of))
             yield out / "Annotations" / f"{one.path.stem}.xml", text
         ids = "".join(f"{one.path.stem}\n" for one in labelled)
         yield out / "ImageSets" / "Main" / f"{part}.txt", os.fsencode(ids)
 
 
-def _annotated(one: Labelled, names: tuple[str, ...], root: Path) -> tuple[Annotated, Size]:
+def _annotated(
+    one: Labelled, names: tuple[str, ...], root: Path, size_of: SizeOf
+) -> tuple[Annotated, Size]:
     name = Path(os.path.abspath(one.path)).relative_to(root).as_posix()
     if not is_text(name):
         raise DataFileError(repr(name), "the picture's name is no text", "another name")
-    size_px = picture_size_px(one.path)
+    size_px = size_of(one.path)
     things = to_things(one.boxes, size_px, names)
     return Annotated(name, size_px, things, str(one.path)), size_px

@@ -10,7 +10,7 @@ from relume.data.image import picture_size_px
 from relume.datasets.annotations import Annotated, Imported, Size, to_boxes
 from relume.datasets.boxes import format_labels, format_list, seen_from
 from relume.datasets.layouts import TEST, TRAIN, VALID, AnnotatedSet, read_coco, read_voc
-from relume.errors import DataFileError, LabelError, UsageError
+from relume.errors import DataFileError, LabelError, TooLarge, UsageError
 from relume.formats.data_files import label_path, read_names
 from relume.formats.places import local_path
 from relume.screen import Screen
@@ -147,7 +147,11 @@ def _size_px(picture: Annotated, path: Path, sizes: str | None) -> Size:
     """Return the size that the boxes are meant for; two that differ are not guessed between."""
     if sizes == "annotation" and picture.size_px is not None:
         return picture.size_px
-    size_px = picture_size_px(path)
+    try:
+        size_px = picture_size_px(path)
+    except TooLarge as error:  # there is no data file yet in which max_pixels could be set
+        remedy = "-sizes annotation" if picture.size_px else "save it as PNG or take it out"
+        raise TooLarge(error.place, error.found, error.needed, remedy) from error
     if sizes is None and picture.size_px not in (None, size_px):
         turned = picture.size_px == size_px[::-1]
         raise LabelError(

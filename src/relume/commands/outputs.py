@@ -229,6 +229,22 @@ class Outputs:
             raise UsageError(there[0], f"there already{what}{more}", "", replaces)
 
 
+def names_in(folder: Path, place: str) -> set[str]:
+    """Return the names of what is in a folder that a command writes into.
+
+    Args:
+        folder: that is there.
+        place: the flag that names it, for messages.
+    Raises:
+        UsageError: it cannot be listed.
+    """
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        found = f"{folder} cannot be listed ({error.strerror})"
+        raise UsageError(place, found, "a folder that you may list", "name another") from error
+
+
 def _check_folder(path: Path, kind: Kind, place: str) -> None:
     """Raise UsageError or StorageError if a file cannot come into its folder."""
     folder = path.parent

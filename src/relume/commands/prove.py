@@ -12,6 +12,7 @@ from types import FrameType
 
 from relume.checkpoint import storage
 from relume.command_table import Values
+from relume.commands.outputs import names_in
 from relume.commands.training_flags import OF_EVALUATIONS, flags_of
 from relume.control_characters import escape_controls
 from relume.errors import Locked, StorageError, TrainerEnded, UsageError
@@ -199,21 +200,24 @@ def _own_folder(plan: ProofPlan, screen: Screen) -> Iterator[os.stat_result]:
             if _is_folder(plan.backup(run)):
                 with _alone(plan.backup(run), plan.name):
                     pass
-        left = [path for path in folder.iterdir() if path.name not in (UNFINISHED, f"{LOCK}.lock")]
+        left = sorted(names_in(folder, "-folder") - {UNFINISHED, f"{LOCK}.lock"})
         if left:
             screen.warn(f"{folder}: left by a proof that was interrupted; begins anew")
-        for path in left:
+        for path in [folder / name for name in left]:
             storage.remove_folder(path) if _is_folder(path) else storage.remove(path)
         _check_space(plan)
         yield folder.lstat()
 
 
 def _check_own(folder: Path) -> None:
-    """Raise UsageError unless a folder is new, empty, or left by a proof; and no link to one."""
+    """Raise UsageError unless a folder is new, empty, or left by a proof; and no link to one.
+
+    Nor may it be one that cannot be listed.
+    """
     if not os.path.lexists(folder):
         return
     if _is_folder(folder):
-        names = {path.name for path in folder.iterdir()}
+        names = names_in(folder, "-folder")
         is_new = not names - {f"{LOCK}.lock"}
         if is_new or (_is_marked(folder) and all(map(_OF_PROOF.fullmatch, names))):
             return

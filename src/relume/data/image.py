@@ -99,11 +99,15 @@ def read_picture(
     return ReadPicture(pixels, size_px, digest)
 
 
-def picture_size_px(path: Path) -> tuple[int, int]:
+def picture_size_px(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return a file's (width, height), upright; by its beginning if that says it, else decoded.
 
+    Args:
+        path: the picture.
+        max_pixels: that it may have to be decoded.
     Raises:
         ImageError: the file cannot be read, or is no picture.
+        TooLarge: it would have to be decoded, and has more pixels.
     """
     try:
         with open_regular(path) as file:
@@ -112,7 +116,7 @@ def picture_size_px(path: Path) -> tuple[int, int]:
         raise ImageError(path, f"cannot be read ({error.strerror})") from error
     if size is not None:
         return size
-    width, height = read_picture(path, 1).size_px
+    width, height = read_picture(path, 1, max_pixels=max_pixels).size_px
     return width, height
 
 
