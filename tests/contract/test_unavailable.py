@@ -116,7 +116,9 @@ def test_a_checkpoint_that_comes_at_the_second_try_is_gone_on_from(
 
 
 @pytest.mark.parametrize("name", ["net_last.weights", "net.backup"])
-@pytest.mark.parametrize(("number", "status"), [(errno.EIO, 75), (errno.EACCES, 2)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EIO, 75), (errno.EINVAL, 75), (errno.EACCES, 2)]
+)
 def test_a_checkpoint_that_the_disk_does_not_give_is_not_passed_over(
     stopped: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, status: int
 ) -> None:

@@ -14,18 +14,16 @@ from relume.checkpoint.archive import Malformed
 from relume.checkpoint.state import TrainState
 from relume.checkpoint.stored import check_claims
 from relume.errors import CfgError, CheckpointError, Damaged, RelumeError, Unavailable
-from relume.formats.places import SOON_READ_BYTES, no_room, open_regular, read_rest
+from relume.formats.places import SOON_READ_BYTES, NotRegular, no_room, open_regular, read_rest
 
 HEAD_BYTES = 64
 TAIL_BYTES = 64
 """What is read at both ends of a file to tell a checkpoint from plain weights."""
 
-NO_FILE = frozenset(
-    {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-)
-"""Errors that leave nothing unknown: there is no file, or (EINVAL) it is no regular one."""
+NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that mean that there is no regular file."""
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-"""Errors that no waiting mends."""
+"""Errors that last until someone changes permissions."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -35,7 +33,7 @@ def read_bytes(path: Path) -> bytes:
         Damaged: it claims to be a checkpoint, and is larger than that can be.
         CheckpointError: a later version of relume has written it.
         WeightsError: it is large, and no weights file.
-        OSError: it cannot be read; EINVAL: it is no regular file; ENOMEM: it does not fit into
+        OSError: it cannot be read; NotRegular: it is no regular file; ENOMEM: it does not fit into
             memory, and none has been taken.
     """
     with open_regular(path) as file:
@@ -83,7 +81,7 @@ def read_checkpoint(path: Path) -> TrainState:
 
 def not_given(path: Path, error: OSError) -> RelumeError | None:
     """Return what to raise if the bytes of a file stay unknown; None: there are none to know."""
-    if error.errno in NO_FILE:
+    if isinstance(error, NotRegular) or error.errno in NO_FILE:
         return None
     found = f"cannot be read ({error.strerror or error}), which is no damage"
     otherwise = f"or move {path.name} away to go on without it"

@@ -29,6 +29,10 @@ SOON_READ_BYTES = 64 << 20
 """Up to here nobody asks whether there is room; looking takes as long as reading 1 MB."""
 
 
+class NotRegular(OSError):
+    """A pipe, a socket or a device. (The system has no error of its own for it.)"""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file on an object store; it does what a run asks of the paths in a list."""
@@ -113,7 +117,7 @@ def _regular_in(folder: int | None, path: str, flags: int = 0) -> int:
 
 
 def _no_regular_file() -> OSError:
-    return OSError(errno.EINVAL, "no regular file")
+    return NotRegular(errno.EINVAL, "no regular file")
 
 
 def open_regular(path: str | Path, folder: int | None = None) -> BufferedReader:
