@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.processes import bytes_written
 from relume.distributed.exchange import Exchange
-from relume.distributed.group import Group, is_launched, joined
+from relume.distributed.group import Group, is_started_by_torchrun, joined
 from relume.distributed.plan import plan_of
 from relume.distributed.tree import GradientTree
 
@@ -73,7 +73,7 @@ def measure(group: Group) -> None:
 
 def main() -> None:
     """Start groups of every size, or be one of their processes."""
-    if is_launched():
+    if is_started_by_torchrun():
         torch.set_num_threads(1)
         with joined(torch.device("cpu")) as group:
             measure(group)

@@ -37,7 +37,7 @@ from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.state import TrainState
 from relume.data.batch import MiniBatch
 from relume.data.patience import PAUSES_S, Patience
-from relume.distributed.group import Group, is_launched, joined
+from relume.distributed.group import Group, is_started_by_torchrun, joined
 from relume.evaluate.average_precision import Evaluation
 from relume.model.loss import Truths, head_loss
 from relume.model.network import Network
@@ -277,7 +277,7 @@ PARTS: dict[str, Callable[[], None]] = {"ddp": ddp, "growth": growth}
 
 def main() -> None:
     """Run the parts named on the command line, or all; or be one of their processes."""
-    if is_launched():
+    if is_started_by_torchrun():
         be_one(Path(sys.argv[1]), *sys.argv[2:])
         return
     for part in sys.argv[1:] or PARTS:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from relume.checkpoint import container, run_lock, storage
+from relume.checkpoint import container, file_lock, run_lock, storage
 from relume.checkpoint.folder import newest_good
+from relume.checkpoint.guarantees import missing_guarantees
 from relume.checkpoint.keeper import Keeper
 from relume.errors import Locked, LockLost, StorageError
 from tests.attacks.held_runs import (
@@ -396,7 +397,7 @@ def test_a_lock_file_whose_inode_seems_to_change_is_known_by_its_text(
         patch.setattr(os.path, "samestat", lambda one, other: False)
         with storage.locked(tmp_path, "net") as lock:
             storage.write_durably(tmp_path / "net_last.weights", b"1")
-            missing = storage.missing_guarantees(lock)
+            missing = missing_guarantees(lock)
             lock.path.rename(tmp_path / "taken away")
             lock.path.write_text("process 1\n")
             with pytest.raises(LockLost, match="was replaced"):
@@ -423,7 +424,7 @@ def test_where_the_system_cannot_look_the_run_goes_on_and_tries_again(
 def test_a_system_without_locks_of_open_files_is_locked_the_old_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_lock, "HAS_OFD_LOCKS", False)
+    monkeypatch.setattr(file_lock, "HAS_OFD_LOCKS", False)
     with storage.locked(tmp_path, "net") as lock:
         refused, _ = earlier_version(lock.path).communicate()
 

@@ -13,6 +13,7 @@ import pytest
 
 from relume.checkpoint import storage
 from relume.checkpoint.disk import Buffer, Disk
+from relume.checkpoint.guarantees import missing_guarantees
 from relume.checkpoint.hands import Hands
 from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import Locked, StorageError
@@ -326,17 +327,17 @@ def test_what_a_file_system_cannot_do_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with storage.locked(tmp_path, "net") as lock:
-        assert storage.missing_guarantees(lock) == []
+        assert missing_guarantees(lock) == []
         for lacking, part in (
             (replace(lock, is_exclusive=False), "has no locks"),
             (replace(lock, has_stable_inodes=False), "has no lasting inode numbers"),
         ):
-            (told,) = storage.missing_guarantees(lacking)
+            (told,) = missing_guarantees(lacking)
             assert part in told
         for fails_at, part in ((1, "cannot make names durable"), (3, "has no hard links")):
             with monkeypatch.context() as patch:
                 strike(patch, fails_at, errno.ENOTSUP)
-                (told,) = storage.missing_guarantees(lock)
+                (told,) = missing_guarantees(lock)
             assert part in told
     assert [path.name for path in tmp_path.iterdir()] == ["net.lock"]
 

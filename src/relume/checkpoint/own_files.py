@@ -3,6 +3,7 @@
 Whatever else lies under a name that the run needs is moved aside.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -62,23 +63,45 @@ def keep_foreign_aside(
         is_ours: tells by the first HEAD_BYTES of a file whether the run made it.
         say: takes a line if something is moved aside.
     """
+    what = _foreign(path, is_ours)
+    if what is not None:
+        say(f"{path}: {what}; another file takes its place")
+        set_aside([path], path.parent, name, say)
+
+
+def replace_own(
+    path: Path, name: str, data: bytes, is_ours: Callable[[bytes], bool], say: Callable[[str], None]
+) -> None:
+    """Make a file of this run again; whatever else lies at `path` is moved aside.
+
+    The old file is moved away before it is looked at, and the new one replaces nothing: a file
+    that somebody puts there between two steps is not lost.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    aside = path.parent / f"{name}.aside"
+    while not storage.write_new_durably(path, data):
+        is_new = not os.path.lexists(aside)
+        moved = storage.move_aside([path], aside) / path.name
+        what = _foreign(moved, is_ours)
+        if what is None:
+            storage.remove_folder(aside if is_new else moved.parent)
+        else:
+            say(f"{path}: {what}; another file takes its place; it is {moved} now")
+
+
+def _foreign(path: Path, is_ours: Callable[[bytes], bool]) -> str | None:
+    """Describe what lies at `path`; None: a file of this run, nothing, or nothing to be known."""
     try:
         status = path.lstat()
+        if S_ISREG(status.st_mode) and status.st_nlink <= 1:
+            return None if is_ours(_head(path)) else "holds a text that relume did not write"
     except OSError:
-        return  # there is none, or whoever opens it reports why it cannot be reached
-    if S_ISREG(status.st_mode) and status.st_nlink <= 1:
-        try:
-            if is_ours(_head(path)):
-                return
-        except OSError:
-            return
-        what = "holds a text that relume did not write"
-    elif S_ISREG(status.st_mode):
-        what = "is a hard link, so another file would change with it"
-    else:
-        what = "is a link, a folder, a pipe or a device"
-    say(f"{path}: {what}; another file takes its place")
-    set_aside([path], path.parent, name, say)
+        return None  # whoever opens it reports why it cannot be reached
+    if S_ISREG(status.st_mode):
+        return "is a hard link, so another file would change with it"
+    return "is a link, a folder, a pipe or a device"
 
 
 def begins_a_journal(head: bytes) -> bool:

@@ -16,8 +16,6 @@ import os
 import re
 import secrets
 import stat
-import struct
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 
+from relume.checkpoint import file_lock
 from relume.checkpoint.system_errors import as_storage_error
 from relume.errors import CheckpointError, Locked, LockLost
 from relume.formats.places import open_regular
@@ -37,8 +36,6 @@ NO_REGULAR_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK}
 OUR_TEXT = re.compile(rb"\0*|process \d+\n?(token [0-9a-f]*\n?)?")
 """What relume writes into a lock file; a power cut may leave zeros."""
 LONGEST_TEXT = 200
-HAS_OFD_LOCKS = sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
-"""Locks that belong to an open file; elsewhere struct flock has another layout."""
 TRIES = 10
 """To find the lock file still at its path after it was locked."""
 LONGEST_CHANGE_S = 60.0
@@ -138,7 +135,7 @@ class RunLock:
             return os.read(descriptor, LONGEST_TEXT) == self._text
         finally:
             os.close(descriptor)
-            if not HAS_OFD_LOCKS:  # closing has released it
+            if not file_lock.HAS_OFD_LOCKS:  # closing has released it
                 self.take()
 
     def _loss(self) -> LockLost:
@@ -219,7 +216,7 @@ class RunLock:
             Locked: another process holds it.
         """
         try:
-            _lock_file(self._descriptor)
+            file_lock.lock_file(self._descriptor)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise self._locked() from None
@@ -344,25 +341,6 @@ def _taken(folder: Path, name: str) -> RunLock:
         "one run per name and folder",
         "see what replaces it, then give the same command again",
     )
-
-
-def _lock_file(descriptor: int) -> None:
-    """Lock a whole file for this open file alone, or where the system cannot, for this process.
-
-    The first kind is kept until the open file is closed, the second is lost when this process
-    closes any descriptor of the file. Each excludes the other in all other processes.
-    """
-    if HAS_OFD_LOCKS:
-        # struct flock: type, whence, start, length (0: to the end), and a process, here 0.
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-        else:
-            return
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _lock_folder(descriptor: int, kind: int, wait_s: float) -> bool:

@@ -84,13 +84,43 @@ def write_stream_durably(
         except BaseException:
             for name in (temporary, kept):
                 if name is not None:
-                    _drop(name)
+                    drop(name)
             raise
         sync_folder(path.parent)
         if kept is not None and previous is not None:
             DISK.rename(kept, previous)
             sync_folder(path.parent)
     return written_bytes
+
+
+def write_new_durably(path: Path, data: Buffer) -> bool:
+    """Put `data` at `path` if nothing is there; return whether it is there now.
+
+    Raises:
+        StorageError: the disk is full, the folder cannot be written, or the device failed.
+    """
+    with as_storage_error(path):
+        if os.path.lexists(path):
+            return False
+        temporary, descriptor = _with_temporary_name(path, DISK.create)
+        try:
+            try:
+                DISK.write(descriptor, data)
+                DISK.fsync(descriptor)
+            finally:
+                DISK.close(descriptor)
+            try:
+                DISK.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                DISK.rename(temporary, path)
+        finally:
+            drop(temporary)
+        sync_folder(path.parent)
+    return True
 
 
 def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
@@ -116,7 +146,7 @@ def write_replaceable(path: Path, parts: Iterable[Buffer]) -> None:
             DISK.rename(temporary, path)
         except BaseException:
             if temporary is not None:
-                _drop(temporary)
+                drop(temporary)
             raise
 
 
@@ -159,7 +189,7 @@ def _with_temporary_name(path: Path, make: Callable[[Path], T], maker: str = "")
     for number in itertools.count():
         temporary = temporary_of(path, maker, number)
         if (is_locked and not number) or _is_abandoned(temporary):
-            _drop(temporary)
+            drop(temporary)
         with suppress(FileExistsError):
             return temporary, make(temporary)
     raise AssertionError
@@ -225,7 +255,7 @@ def _created(path: Path, size_bytes: int) -> tuple[int, bool]:
         except OSError as error:
             if error.errno not in NO_DIRECT:
                 raise
-            _drop(path)  # it may have been made all the same
+            drop(path)  # it may have been made all the same
     return DISK.create(path), False
 
 
@@ -247,7 +277,7 @@ def _write_chunk(descriptor: int, chunk: memoryview, direct: bool) -> None:
         DISK.write(descriptor, chunk[whole:])
 
 
-def _drop(path: Path) -> None:
+def drop(path: Path) -> None:
     """Delete a temporary name, if that can be done; a start does it otherwise."""
     with suppress(OSError):
         if os.path.lexists(path):
@@ -361,36 +391,3 @@ class AppendFile:
             return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except OSError:
             return False
-
-
-def missing_guarantees(lock: RunLock) -> list[str]:
-    """Return what the file system of a run's folder cannot do, a sentence each.
-
-    Drive mounts and some network file systems lack one or another; the files are written as
-    well as can be.
-    """
-    missing = []
-    if not lock.is_exclusive:
-        missing.append("has no locks, so a second run in this folder would not be noticed")
-    if not lock.has_stable_inodes:
-        missing.append(
-            "has no lasting inode numbers, so a copy of this folder in its place would not be "
-            "noticed"
-        )
-    try:
-        DISK.fsync_folder(lock.folder)
-    except OSError as error:
-        if error.errno in NO_FOLDER_SYNC:
-            missing.append("cannot make names durable, so a power cut may undo the newest saves")
-    probe, second = (temporary_of(lock.folder / name) for name in ("probe", "link"))
-    try:
-        _drop(probe)
-        DISK.close(DISK.create(probe))
-        _drop(second)
-        DISK.link(probe, second)
-    except OSError as error:
-        if error.errno in NO_LINKS:
-            missing.append("has no hard links, so only one generation stands during a save")
-    for path in (second, probe):
-        _drop(path)
-    return missing

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from relume.checkpoint import storage
+from relume.checkpoint.guarantees import missing_guarantees
 from relume.checkpoint.keeper import Keeper
 from relume.checkpoint.own_files import keep_foreign_aside, remove_temporaries
 from relume.checkpoint.state import TrainState
@@ -47,7 +48,7 @@ def held_folder(operation: Operation, tell: Note) -> Iterator[tuple[Note, Note]]
                 note(text)
 
             remove_temporaries(folder, name, say)
-            for lack in storage.missing_guarantees(lock):
+            for lack in missing_guarantees(lock):
                 say(f"{folder}: the file system {lack}")
             yield say, note
 

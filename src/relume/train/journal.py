@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from relume.checkpoint import storage
 from relume.checkpoint.evaluations import with_best
-from relume.checkpoint.own_files import begins_a_journal, keep_foreign_aside
+from relume.checkpoint.own_files import begins_a_journal, keep_foreign_aside, replace_own
 from relume.checkpoint.state import RECORD, History, Mark, Measured, Progress
 from relume.errors import StorageError
 from relume.formats.places import open_regular
@@ -46,10 +46,13 @@ class Journal:
         if history.iteration - history.start <= FULLY_CHECKED:
             text = _text(history)
             if not _cut_back(path, text):
-                storage.write_durably(path, text)
+                self._write(text)
             rest = b""
         else:
-            rest = _brought_up_to(path, history)
+            found = _brought_up_to(path, history)
+            rest = found or b""
+            if found is None:
+                self._write(_text(history))
         self._file = storage.AppendFile(path)
         if rest:
             self._file.append_bytes(rest)
@@ -101,9 +104,12 @@ class Journal:
         name = self._path.name.removesuffix(SUFFIX)
         keep_foreign_aside(self._path, name, begins_a_journal, self._warn)
 
+    def _write(self, text: bytes) -> None:
+        name = self._path.name.removesuffix(SUFFIX)
+        replace_own(self._path, name, text, begins_a_journal, self._warn)
+
     def _make_again(self) -> None:
-        self._keep_foreign_aside()
-        storage.write_durably(self._file.path, _text(self._history))
+        self._write(_text(self._history))
         with suppress(StorageError):  # it may lie on a disk that has gone and come back
             self._file.close()
         self._file = storage.AppendFile(self._file.path)
@@ -221,18 +227,17 @@ def _holds(path: Path, text: bytes) -> bool:
         return False
 
 
-def _brought_up_to(path: Path, history: History) -> bytes:
-    """Cut a long journal behind the newest line that `history` knows; return what comes next.
+def _brought_up_to(path: Path, history: History) -> bytes | None:
+    """Cut a long journal after the newest line that `history` knows; return what comes next.
 
-    A power cut leaves pages of zeros where lines were not durable yet; then all is made again.
+    A power cut leaves pages of zeros where lines were not durable yet; None: make all again.
     """
     try:
         found = _newest_known_line(path, history)
     except OSError:  # it cannot be read
         found = None
     if found is None:
-        storage.write_durably(path, _text(history))
-        return b""
+        return None
     end, iteration, average = found
     storage.truncate(path, end)
     return b"".join(line.encode() + b"\n" for line in lines(history, iteration, average))
