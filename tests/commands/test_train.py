@@ -279,12 +279,8 @@ def test_a_stop_whose_chart_cannot_be_written_is_a_stop(run: Path) -> None:
 def test_a_journal_that_cannot_be_written_keeps_no_weights_from_being_saved(
     run: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = storage.write_durably
-
-    def refuse(path: Path, *parts: bytes, **keys: Path) -> int:
-        if path.suffix == ".jsonl":
-            raise StorageError(path, "cannot be written (Operation not permitted)")
-        return write(path, *parts, **keys)
+    def refuse(path: Path, data: bytes) -> bool:
+        raise StorageError(path, "cannot be written (Operation not permitted)")
 
     def pause(file: storage.AppendFile, line: str) -> None:
         raise StorageError(file.path, "cannot be written (Operation not permitted)")
@@ -292,7 +288,7 @@ def test_a_journal_that_cannot_be_written_keeps_no_weights_from_being_saved(
     with monkeypatch.context() as patch:
         (run / "backup").mkdir()
         (run / "backup" / "net.journal.jsonl").touch()
-        patch.setattr(storage, "write_durably", refuse)
+        patch.setattr(storage, "write_new_durably", refuse)  # the journal's own way
         patch.setattr(storage.AppendFile, "append", pause)
         ended = train()
 
