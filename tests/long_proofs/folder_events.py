@@ -189,7 +189,7 @@ def train(folder: Path, stops: Stops, reports: Reports) -> None:
 
 def _watch(stops: Stops, reports: Reports) -> None:
     """Let this process stop where it was drawn, and report what it changes."""
-    run_lock.LONGEST_CHANGE_S = 0.02
+    run_lock.LONGEST_CHANGE_S, run_lock.LONGEST_START_S = 0.02, 0.005
 
     def write_durably(path: Path, *parts: Any, previous: Path | None = None) -> int:
         reports.add("replaces", value=path.name)

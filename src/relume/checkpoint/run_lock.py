@@ -187,7 +187,8 @@ class RunLock:
             self.has_stable_inodes = False
             token = f"token {secrets.token_hex(16)}\n"
         written = self._write_text(token)
-        if token and not (written and self.is_in_its_place()):
+        # Once more: this process may have been suspended, and another have begun meanwhile.
+        if (token and not written) or not self.is_in_its_place():
             return False
         with suppress(OSError):
             fcntl.flock(self._folder_descriptor, fcntl.LOCK_UN)
